@@ -1,0 +1,44 @@
+# make demo        tune a CNN on the bundled digits
+# make test        the test suite
+# make test-long   the tests that take minutes
+# make check       lint, formatting and types
+# make lock        pin the versions again, after a change of the dependencies (needs uv)
+
+PYTHON ?= python3
+UV ?= uv
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test test-long check lock
+.DEFAULT_GOAL := test
+
+demo: .venv
+	@$(BIN)/tunekit run --dataset digits --space digits --num-trials 12 --max-epochs 8 --confirm 0
+
+test: .venv
+	@$(BIN)/python -m pytest -q
+
+test-long: .venv
+	@$(BIN)/python -m pytest -q -m long
+
+check: .venv
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+
+lock:
+	@$(UV) pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
+
+# .venv is a folder, so a file in it says when it was last filled; both names stand for the same thing.
+.PHONY: .venv
+.venv: $(INSTALLED)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "tunekit needs Python 3.11 or later: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing requirements.lock into .venv (some minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@

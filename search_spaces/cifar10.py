@@ -1,0 +1,15 @@
+"""For CIFAR-10 and photographs of its size. Augmentation and weight decay as in He et al., arXiv:1512.03385."""
+
+from tunekit import choice, loguniform, uniform
+
+space = {
+    "backbone": choice(["cnn", "cifar_net"]),  # with a GPU, add "resnet18"
+    "lr": loguniform(1e-4, 1e-1),
+    "batch_size": choice([32, 64, 128, 256]),
+    "optimizer": choice([
+        {"name": "sgd", "momentum": uniform(0.5, 0.99), "weight_decay": loguniform(1e-6, 1e-2)},
+        {"name": "adamw", "weight_decay": loguniform(1e-6, 1e-1)},
+    ]),
+    "lr_schedule": choice(["cosine", "one_cycle"]),
+    "augment": choice(["none", "flip", "flip_crop"]),
+}  # fmt: skip

@@ -1,0 +1,75 @@
+"""tunekit finds the best way to train an image model, and says honestly how good it is.
+
+import tunekit
+
+results = tunekit.run("mnist", dataset="mnist", data_dir="data")
+results.best_config, results.test()["test_accuracy"]
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunekit.backbones import register_backbone
+    from tunekit.datasets import Dataset, load_dataset, register_dataset
+    from tunekit.distributions import choice, grid, loguniform, randint, uniform
+    from tunekit.errors import (
+        CheckpointError,
+        ClusterError,
+        ConfigError,
+        DataError,
+        ExperimentError,
+        MissingExtraError,
+        SpaceError,
+        TrainingError,
+        TunekitError,
+        UnknownNameError,
+    )
+    from tunekit.experiment import resume, run, train
+    from tunekit.ledger import Trial
+    from tunekit.results import Results, load_results
+
+__version__ = "0.1.0"
+__all__ = [
+    "CheckpointError",
+    "ClusterError",
+    "ConfigError",
+    "DataError",
+    "Dataset",
+    "ExperimentError",
+    "MissingExtraError",
+    "Results",
+    "SpaceError",
+    "TrainingError",
+    "Trial",
+    "TunekitError",
+    "UnknownNameError",
+    "choice",
+    "grid",
+    "load_dataset",
+    "load_results",
+    "loguniform",
+    "randint",
+    "register_backbone",
+    "register_dataset",
+    "resume",
+    "run",
+    "train",
+    "uniform",
+]
+# Loaded when first asked for: torch and Ray take seconds to import, which `tunekit --help` need not wait for.
+_HOMES = ("errors", "distributions", "ledger", "datasets", "backbones", "results", "experiment")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"tunekit.{home}")
+            if hasattr(module, name):
+                globals()[name] = getattr(module, name)
+                return globals()[name]
+    raise AttributeError(f"module 'tunekit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

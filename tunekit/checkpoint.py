@@ -1,0 +1,120 @@
+"""Checkpoints: one safetensors file an epoch, whole or not there, verified when read. No pickle.
+
+The tensors of a state lie in the file as they are; all else of it (numbers, names, the nesting) is JSON in the file's
+header, beside what the checkpoint is of (`about`: trial, config, epoch, history) and a SHA-256 over everything.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from tunekit import paths
+from tunekit.errors import CheckpointError
+
+FORMAT = "tunekit-1"
+
+
+def save(path: Path, state: dict[str, Any], about: dict[str, Any]) -> None:
+    """Write a checkpoint: aside, flushed, renamed.
+
+    Args:
+        path: the file.
+        state: nested dicts, lists and tuples of tensors, numbers, strings, booleans and None.
+        about: what the checkpoint is of; fit for JSON.
+
+    Raises:
+        CheckpointError: the state holds something else than the above.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    header = {"format": FORMAT, "state": json.dumps(_pack(state, tensors, "state")), "about": json.dumps(about)}
+    header["sha256"] = _digest(tensors, header)
+    paths.write_atomic(path, lambda aside: save_file(tensors, aside, metadata=header))
+
+
+def load(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a checkpoint back and return (state, about).
+
+    Raises:
+        CheckpointError: the file is missing, torn, altered, or not a checkpoint of tunekit.
+    """
+    header = _header(path)
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read ({error}): delete it") from None
+    if header.get("sha256") != _digest(tensors, header):
+        raise CheckpointError(f"checkpoint {path} has been altered or damaged (its SHA-256 differs): delete it")
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+    return _unpack(json.loads(header["state"]), tensors), json.loads(header["about"])
+
+
+def about(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint is of, from its header alone (the tensors are not verified).
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    return json.loads(_header(path)["about"])
+
+
+def _header(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read ({error}): delete it") from None
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint of this version of tunekit (format {header.get('format')!r})")
+    return header
+
+
+def _digest(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> str:
+    digest = hashlib.sha256()
+    for key in ("format", "state", "about"):
+        digest.update(f"{key}={header[key]}\n".encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _pack(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
+    """Return `value` as JSON, its tensors moved into `tensors` under their place in it."""
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()  # a copy: safetensors refuses shared memory
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[_key(key, name), _pack(item, tensors, f"{name}.{key}")] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        items = [_pack(item, tensors, f"{name}.{i}") for i, item in enumerate(value)]
+        return {type(value).__name__ if type(value) in (list, tuple) else "list": items}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise CheckpointError(
+        f"{name} in the state is a {type(value).__name__}: a state may hold tensors, numbers, strings, None, and "
+        "dicts, lists and tuples of them; convert it (e.g. with torch.from_numpy or .item())"
+    )
+
+
+def _key(key: Any, name: str) -> str | int:
+    if isinstance(key, str | int) and not isinstance(key, bool):
+        return key
+    raise CheckpointError(f"a key of {name} in the state is {key!r}: keys must be strings or whole numbers")
+
+
+def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _unpack(item, tensors) for key, item in content}
+    items = [_unpack(item, tensors) for item in content]
+    return tuple(items) if kind == "tuple" else items

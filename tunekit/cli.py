@@ -1,0 +1,234 @@
+"""The command line: the same names as in Python, with dashes. Every mistake is one line and exit status 2."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tunekit.errors import ConfigError, TunekitError
+
+app = typer.Typer(
+    help="Find the best way to train an image model.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+Dataset = Annotated[str, typer.Option(help="A name, a folder of class folders, or a table (csv, tsv).")]
+DataDir = Annotated[Path | None, typer.Option(help="Where a named dataset's files lie  [default: data]")]
+MaxEpochs = Annotated[int, typer.Option(help="The most epochs a trial gets.")]
+Seed = Annotated[int, typer.Option(help="Fixes proposals and training.")]
+SplitSeed = Annotated[int, typer.Option(help="Fixes train, val and test.")]
+OnBadImage = Annotated[str, typer.Option(help="error, or skip.")]
+Verbose = Annotated[int, typer.Option(help="0 is silent.")]
+Name = Annotated[str | None, typer.Option(help="Of the experiment  [default: made from what was asked]")]
+Folder = Annotated[Path, typer.Option(help="Where experiments lie.")]
+Experiment = Annotated[Path, typer.Argument(help="An experiment's folder.")]
+
+
+@app.command()
+def run(
+    dataset: Dataset = "digits",
+    space: Annotated[str | None, typer.Option(help="A name, or a .py file  [default: the dataset's]")] = None,
+    data_dir: DataDir = None,
+    metric: Annotated[str | None, typer.Option(help="What is optimised  [default: val_accuracy or val_mse]")] = None,
+    mode: Annotated[str | None, typer.Option(help="max or min  [default: by the metric]")] = None,
+    num_trials: Annotated[int, typer.Option(help="How many configs are tried.")] = 20,
+    max_epochs: MaxEpochs = 10,
+    time_budget_s: Annotated[float | None, typer.Option(help="Seconds for all of it  [default: no limit]")] = None,
+    searcher: Annotated[str, typer.Option(help="tpe, gp, cmaes, qmc, random or grid.")] = "tpe",
+    scheduler: Annotated[str, typer.Option(help="asha, hyperband, median or none.")] = "asha",
+    confirm: Annotated[int, typer.Option(help="Re-train winner and default config on so many seeds.")] = 0,
+    cpus_per_trial: Annotated[int, typer.Option(help="Cores of each trial.")] = 1,
+    gpus_per_trial: Annotated[str, typer.Option(help="auto, or a number.")] = "auto",
+    seed: Seed = 0,
+    split_seed: SplitSeed = 0,
+    trial_timeout_s: Annotated[float | None, typer.Option(help="Retry one that hangs so long  [default: off]")] = None,
+    on_bad_image: OnBadImage = "error",
+    keep_best: Annotated[int, typer.Option(help="How many trials keep a checkpoint.")] = 5,
+    verbose: Verbose = 1,
+    name: Name = None,
+    folder: Folder = Path("experiments"),
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster  [default: this machine]")] = None,
+) -> None:
+    """Search for the best config. The same command goes on where it stopped; more trials extend it."""
+    import tunekit
+
+    results = tunekit.run(
+        space or _space_of(dataset), dataset, data_dir=data_dir, metric=metric, mode=mode, num_trials=num_trials,
+        max_epochs=max_epochs, time_budget_s=time_budget_s, searcher=searcher, scheduler=scheduler, confirm=confirm,
+        cpus_per_trial=cpus_per_trial, gpus_per_trial=_gpus(gpus_per_trial), seed=seed, split_seed=split_seed,
+        trial_timeout_s=trial_timeout_s, on_bad_image=on_bad_image, keep_best=keep_best, verbose=verbose, name=name,
+        folder=folder, address=address,
+    )  # fmt: skip
+    _print_results(results)
+
+
+@app.command()
+def train(
+    config: Annotated[list[str] | None, typer.Argument(help="key=value ..., e.g. backbone=lenet lr=0.9")] = None,
+    dataset: Dataset = "digits",
+    data_dir: DataDir = None,
+    max_epochs: MaxEpochs = 10,
+    seed: Seed = 0,
+    split_seed: SplitSeed = 0,
+    on_bad_image: OnBadImage = "error",
+    verbose: Verbose = 1,
+    name: Name = None,
+    folder: Folder = Path("experiments"),
+) -> None:
+    """Train one config, in this process: tunekit train backbone=lenet optimizer=sgd lr=0.9 --dataset mnist"""
+    import tunekit
+
+    results = tunekit.train(
+        _config(config or []), dataset, data_dir=data_dir, max_epochs=max_epochs, seed=seed, split_seed=split_seed,
+        on_bad_image=on_bad_image, verbose=verbose, name=name, folder=folder,
+    )  # fmt: skip
+    _print_results(results)
+
+
+@app.command()
+def resume(experiment: Experiment, verbose: Verbose = 1) -> None:
+    """Go on with an experiment where it stopped."""
+    import tunekit
+
+    _print_results(tunekit.resume(experiment, verbose=verbose))
+
+
+@app.command()
+def test(
+    experiment: Experiment,
+    again: Annotated[bool, typer.Option("--again", help="Look once more, after the winner changed.")] = False,
+) -> None:
+    """Open the test split, once: the best model's figures."""
+    import json
+
+    import tunekit
+
+    print(json.dumps(tunekit.load_results(experiment).test(again=again), indent=2))
+
+
+@app.command()
+def results(
+    experiment: Experiment,
+    csv: Annotated[Path | None, typer.Option(help="Write the trial table here instead of printing.")] = None,
+) -> None:
+    """Print an experiment's trials and its best config."""
+    import tunekit
+    from tunekit.summary import print_trials
+
+    found = tunekit.load_results(experiment)
+    if csv is None:
+        print_trials(found)
+    else:
+        found.dataframe.to_csv(csv, index=False)
+        print(f"{len(found.dataframe)} trials written to {csv}")
+
+
+@app.command()
+def describe(
+    backbone: Annotated[str, typer.Argument(help="A backbone's name; leave it out for a list.")] = "",
+    image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 32,
+    channels: Annotated[int, typer.Option(help="1 for grey, 3 for colour.")] = 3,
+    classes: Annotated[int, typer.Option(help="How many classes.")] = 10,
+) -> None:
+    """Print a backbone's layers with their output shapes: tunekit describe lenet --image-size 28 --channels 1"""
+    from tunekit.summary import print_backbone, print_backbones
+
+    if backbone:
+        print_backbone(backbone, image_size, channels, classes)
+    else:
+        print_backbones()
+
+
+@app.command()
+def datasets() -> None:
+    """List the datasets that have a name."""
+    from tunekit.datasets import DATASETS
+    from tunekit.summary import print_docs
+
+    print_docs({name: DATASETS[name] for name in DATASETS})
+
+
+@app.command()
+def spaces() -> None:
+    """List the ready-made search spaces, and the config keys."""
+    from tunekit.summary import print_config_keys, print_spaces
+
+    print_spaces()
+    print_config_keys()
+
+
+@app.command()
+def download(
+    dataset: Annotated[str, typer.Argument(help="mnist, fashion_mnist or cifar10.")],
+    data_dir: Annotated[Path, typer.Option(help="Where to put it.")] = Path("data"),
+) -> None:
+    """Fetch a named dataset's files."""
+    from tunekit.datasets import load_dataset
+
+    loaded = load_dataset(dataset, data_dir=data_dir, download=True)
+    print(f"{loaded.name}: {loaded.num_images} images in {data_dir}")
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app(standalone_mode=False)
+    except TunekitError as error:
+        _fail(str(error))
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # click's own: a wrong option, a missing argument
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(error.format_message())
+
+
+def _fail(message: str) -> None:
+    print(f"tunekit: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _space_of(dataset: str) -> str:
+    from tunekit.asked import space_names
+
+    if dataset in space_names():
+        return dataset
+    raise ConfigError(f"--space is needed for dataset {dataset!r}; known spaces: {', '.join(space_names())}")
+
+
+def _gpus(text: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--gpus-per-trial must be 'auto' or a number, but is {text!r}") from None
+
+
+def _config(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    config = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"a config is written key=value, but got {pair!r}")
+        config[key] = yaml.safe_load(value)
+        if isinstance(config[key], str):
+            with contextlib.suppress(ValueError):
+                config[key] = float(value)  # YAML reads 1e-3 as text
+    return config
+
+
+def _print_results(results: Any) -> None:
+    from tunekit.summary import print_results
+
+    print_results(results)

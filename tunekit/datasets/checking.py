@@ -1,0 +1,40 @@
+"""`tunekit check PATH`: read everything once and list all that is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+from tunekit.datasets import files, tables
+from tunekit.datasets.decoding import Preparation
+from tunekit.datasets.listing import Problem, read
+from tunekit.datasets.table_rows import SUFFIXES
+from tunekit.errors import DataError
+
+
+def check(path: str | Path, **options: Any) -> list[Problem]:
+    """Return every problem of a folder or table, without stopping at any; an empty list means it can be trained on.
+
+    Args:
+        path: a folder of class folders, or a .csv or .tsv table.
+        options: a table's `path_column`, `target_column`, `split_column` and `task`.
+
+    Returns:
+        Problems, (file, reason) each, in order of their finding.
+
+    Raises:
+        DataError: nothing is at this path, or something else.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> [reason for file, reason in check(folder)]
+        ['holds no class folders: one folder per class is needed, named as the class, with its images in it']
+    """
+    path = Path(path).expanduser().absolute()
+    if path.is_dir():
+        listing = files.list_folder(path)
+    elif path.is_file() and path.suffix.lower() in SUFFIXES:
+        listing = tables.list_table(path, **options)
+    else:
+        raise DataError(f"there is no folder of class folders and no .csv or .tsv table at {path}")
+    read(listing, Preparation())
+    return listing.faults + listing.problems

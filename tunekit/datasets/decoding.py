@@ -1,0 +1,148 @@
+"""Many image files to one pool of pixels: in parallel, each file once, and never again while it stays as it is."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+
+from tunekit.datasets import store
+from tunekit.datasets.workers import Workers
+from tunekit.errors import DataError
+
+DEFAULT_SIZE_PX = 64  # where images are of unlike sizes and none was asked for
+VERSION = 1  # raise it when the same file would give other pixels
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A pool of decoded images, one row per file that was given, whether it could be read or not.
+
+    Args:
+        images: uint8 (M, H, W, C), memory-mapped; rows of bad files are black and must not be used.
+        images_hash: the hash of all of them.
+        problems: row to reason, for files that cannot be used.
+        notes: row to what decoding changed.
+        digests: (M,) hash of each file's bytes; "" for bad ones.
+    """
+
+    images: np.ndarray
+    images_hash: str
+    problems: dict[int, str]
+    notes: dict[int, list[str]]
+    digests: list[str]
+
+
+@dataclass
+class Preparation:
+    """What is done to each image; `images.decode` says it in detail.
+
+    Args:
+        image_size: px; None keeps the size if all have one, else takes 64.
+        crop: 0..1, the part of the central square that is kept.
+        cut_bottom_px: px, cut off below.
+    """
+
+    image_size: int | None = None
+    crop: float = 1.0
+    cut_bottom_px: int = 0
+
+
+def decode_files(root: Path, names: Sequence[str], how: Preparation) -> Decoded:
+    """Decode the files `root/name` into one pool in the cache, or find them decoded there.
+
+    Args:
+        root: the folder that names are relative to.
+        names: regular files.
+        how: what is done to each.
+
+    Raises:
+        DataError: the disk is full, or the decoding processes do not start. Bad images are no error here.
+    """
+    stamps = [_stamp(root / name) for name in names]
+    _settle(stamps)
+    manifest = [VERSION, PIL.__version__, vars(how), list(names), stamps]
+    key = hashlib.blake2b(json.dumps(manifest).encode(), digest_size=16).hexdigest()
+    with store.locked(key):
+        known = store.read_decoded(key)
+        if known is None:
+            _decode(root, names, stamps, how, key)
+            known = store.read_decoded(key)
+    if known is None:
+        raise DataError(f"the cache {store.cache_folder()} lost an entry just written: is its disk failing?")
+    pool = known["pool"]
+    problems, notes = ({int(row): what for row, what in known[key].items()} for key in ("problems", "notes"))
+    return Decoded(store.open_images(pool), pool.name, problems, notes, known["digests"])
+
+
+def _decode(root: Path, names: Sequence[str], stamps: list[list[int]], how: Preparation, key: str) -> None:
+    """Look at all headers, agree on one shape, decode, and store."""
+    requests = [{"path": str(root / name), "stamp": stamp} for name, stamp in zip(names, stamps, strict=True)]
+    with Workers(len(requests)) as workers:
+        answers = workers.ask(requests, "reading headers")
+        shape, options = _agree(answers, how)
+        while True:
+            with store.new_pool((len(names), *shape)) as (path, keep):
+                answers = _decode_into(path, workers, requests, answers, shape, options)
+                agreed = _agree(answers, how)
+                if agreed == (shape, options):
+                    pool = keep()
+                    break
+            shape, options = agreed  # a header lied: the shape is for those to say that could be decoded
+    known = {
+        "problems": {row: answer["problem"] for row, answer in enumerate(answers) if "problem" in answer},
+        "notes": {row: answer["notes"] for row, answer in enumerate(answers) if answer.get("notes")},
+        "digests": ["" if "problem" in answer else answer["digest"] for answer in answers],
+    }
+    store.write_decoded(key, pool, known)
+
+
+def _agree(answers: list[dict[str, Any]], how: Preparation) -> tuple[list[int], dict[str, Any]]:
+    """Return the shape (height, width, channels) that all good images get, and the options that give it."""
+    good = [answer for answer in answers if "problem" not in answer]
+    sizes = {tuple(answer["size_px"]) for answer in good}
+    size = how.image_size or (DEFAULT_SIZE_PX if len(sizes) != 1 or how.crop != 1 else None)
+    width, height = (size, size) if size else min(sizes)
+    height -= 0 if size else how.cut_bottom_px
+    num_channels = 1 if good and all(answer["is_grey"] for answer in good) else 3
+    return [max(height, 1), width, num_channels], vars(how) | {"image_size": size, "num_channels": num_channels}
+
+
+def _decode_into(
+    path: Path,
+    workers: Workers,
+    requests: list[dict[str, Any]],
+    answers: list[dict[str, Any]],
+    shape: list[int],
+    options: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Let the workers write each good image into its row of images.npy; return the answers with what went wrong."""
+    good = [row for row, answer in enumerate(answers) if "problem" not in answer]
+    length = int(np.prod(shape))
+    start = os.path.getsize(path) - len(requests) * length  # of the first image, behind the header
+    what = {"options": options, "shape": shape, "out": str(path)}
+    wanted = [requests[row] | what | {"offset": start + row * length} for row in good]
+    decoded = dict(zip(good, workers.ask(wanted, "decoding images"), strict=True))
+    return [answer | decoded.get(row, {}) for row, answer in enumerate(answers)]
+
+
+def _stamp(path: Path) -> list[int]:
+    """What tells that a file is as it was: size and times; ctime too, which nobody can set back."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return [0, 0, 0]  # the worker says what is wrong with it
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _settle(stamps: list[list[int]]) -> None:
+    """Wait until a file that is written again is sure to get another time: clocks of files tick every 10 ms or so."""
+    newest = max((stamp[2] for stamp in stamps), default=0)
+    if 0 < time.time_ns() - newest < 30_000_000:
+        time.sleep(0.03)

@@ -1,0 +1,164 @@
+"""Decoded once per machine: images, targets and splits on disk, memory-mapped by every trial.
+
+    ~/.cache/tunekit/            or $XDG_CACHE_HOME/tunekit; mode 0700
+      pools/<hash of the pixels>/       images.npy, pool.json          the images of a dataset, stored once
+      datasets/<fingerprint>-<hash>/    targets.npy, rows-*.npy, dataset.json    what open_dataset() reads; small
+      files/<hash of the manifest>/     decoded.json                   which files on disk gave which pool
+      locks/
+
+Nothing here is a pickle, and nothing is trusted because it is there: sizes and headers are checked at each opening. An
+entry is written aside, synced and renamed, so it is whole or absent; deleting any of it costs time only.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunekit.datasets.arrays import array_hash
+from tunekit.errors import DataError
+
+KINDS = ("pools", "datasets", "files")
+
+
+def cache_folder() -> Path:
+    """Return the folder of all entries, made if absent.
+
+    Raises:
+        DataError: it cannot be made, or others may write to it.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "tunekit"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_mode & 0o022:
+            raise DataError(f"others may write to the cache {folder}: run `chmod 700 {folder}`")
+        for kind in (*KINDS, "locks"):
+            (folder / kind).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"the cache {folder} cannot be used ({error}): set XDG_CACHE_HOME to another folder") from error
+    return folder
+
+
+def store_images(images: np.ndarray) -> Path:
+    """Store a pool of images under the hash of its pixels, if it is not there yet, and return its folder."""
+    mapped = Path(getattr(images, "filename", None) or "")
+    if mapped.parent.parent == cache_folder() / "pools" and pool_is_whole(mapped.parent):
+        return mapped.parent  # it is a map of the very pool; its name is its hash
+    with new_pool(images.shape) as (path, keep):
+        stored = np.lib.format.open_memmap(path, mode="r+")
+        for start in range(0, len(images), 4096):
+            stored[start : start + 4096] = images[start : start + 4096]
+        stored.flush()
+        return keep()
+
+
+@contextmanager
+def new_pool(shape: tuple[int, ...]) -> Iterator[tuple[Path, Callable[[], Path]]]:
+    """Give an empty images.npy of a shape, and a function that stores it under its hash and returns the folder."""
+    pools = cache_folder() / "pools"
+    needed, free = int(np.prod(shape)), shutil.disk_usage(pools).free
+    if needed > free:
+        raise DataError(f"the cache {pools} needs {needed / 1e9:.1f} GB for images, and has {free / 1e9:.1f} GB free")
+    with tempfile.TemporaryDirectory(dir=pools, prefix=".new-", ignore_cleanup_errors=True) as made:
+        new = Path(made) / "pool"
+        new.mkdir(mode=0o700)
+        np.lib.format.open_memmap(new / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+
+        def keep() -> Path:
+            name = array_hash(np.load(new / "images.npy", mmap_mode="r", allow_pickle=False))
+            size = (new / "images.npy").stat().st_size
+            write_json(new / "pool.json", {"hash": name, "shape": list(shape), "bytes": {"images.npy": size}})
+            with locked(name):
+                if not pool_is_whole(pools / name):
+                    rename(new, pools / name)
+            return pools / name
+
+        yield new / "images.npy", keep
+
+
+def open_images(pool: Path) -> np.ndarray:
+    """Return a pool's images, uint8 (M, H, W, C), memory-mapped copy-on-write (a read-only array alarms torch)."""
+    return np.load(pool / "images.npy", mmap_mode="c", allow_pickle=False)
+
+
+def read_decoded(key: str) -> dict[str, Any] | None:
+    """Return what is known of the files of a manifest, with "pool" a whole pool's folder; None if nothing is."""
+    known = read_json(cache_folder() / "files" / key / "decoded.json")
+    if known is None or not pool_is_whole(cache_folder() / "pools" / str(known.get("pool"))):
+        return None
+    return known | {"pool": cache_folder() / "pools" / known["pool"]}
+
+
+def write_decoded(key: str, pool: Path, known: dict[str, Any]) -> None:
+    """Remember which pool the files of a manifest gave, and what was noticed while decoding."""
+    with aside(cache_folder() / "files" / key) as new:
+        write_json(new / "decoded.json", known | {"pool": pool.name, "bytes": {}})
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Hold the machine-wide lock of a name; it is let go when the process ends, however it ends."""
+    with open(cache_folder() / "locks" / name, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def aside(folder: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of `folder` once filled."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-", ignore_cleanup_errors=True) as made:
+        new = Path(made) / "entry"
+        new.mkdir(mode=0o700)
+        yield new
+        rename(new, folder)
+
+
+def rename(new: Path, folder: Path) -> None:
+    """Sync what is in `new` and give it its name; what had the name before was damaged."""
+    for path in (*new.iterdir(), new):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(new, folder)
+
+
+def pool_is_whole(pool: Path) -> bool:
+    """Whether a pool's file has the length and the header that its description says; its pixels are not read."""
+    described = read_json(pool / "pool.json")
+    if described is None or not sizes_match(pool, described):
+        return False
+    try:
+        images = open_images(pool)
+    except (ValueError, OSError, EOFError):
+        return False
+    return images.dtype == np.uint8 and list(images.shape) == described["shape"] and described["hash"] == pool.name
+
+
+def sizes_match(folder: Path, described: dict[str, Any]) -> bool:
+    """Return whether an entry's files have the lengths that its description says."""
+    try:
+        return all((folder / name).stat().st_size == size for name, size in described["bytes"].items())
+    except (OSError, KeyError, AttributeError):
+        return False
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return an entry's description; None if there is none that can be read."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write an entry's description; names that are no UTF-8 survive, as JSON escapes them."""
+    path.write_text(json.dumps(content))

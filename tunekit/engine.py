@@ -1,0 +1,83 @@
+"""Ray Tune, set up for one experiment: the only file that builds a Tuner."""
+
+import os
+from typing import Any
+
+import ray
+from ray import tune
+
+from tunekit.asked import Asked
+from tunekit.cluster import ray_session
+from tunekit.datasets import publish
+from tunekit.ledger import Ledger
+from tunekit.recorder import RayCallback, RayStopper, Recorder
+from tunekit.schedulers import RayScheduler
+from tunekit.searchers import RaySearcher
+from tunekit.trial import RayTrial, TrialSetup
+
+
+class Engine:
+    """Ray Tune, set up for one experiment."""
+
+    def __init__(
+        self,
+        asked: Asked,
+        ledger: Ledger,
+        recorder: Recorder,
+        cpus_per_trial: int,
+        gpus_per_trial: float | str,
+        trial_timeout_s: float | None,
+        address: str | None,
+    ) -> None:
+        self.asked, self.ledger, self.recorder = asked, ledger, recorder
+        self.cpus_per_trial, self.gpus_per_trial = cpus_per_trial, gpus_per_trial
+        self.trial_timeout_s, self.address = trial_timeout_s, address
+
+    def search(self, proposer: Any, num_trials: int) -> None:
+        """Run every trial that has not ended, and propose new ones up to `num_trials`. Starts Ray only if need be."""
+        if self.recorder.stop_reason():
+            return
+        proposed = sum(trial.role == "search" for trial in self.ledger.trials().values())
+        if not self.ledger.unfinished and proposed >= num_trials:
+            return
+        setup = TrialSetup(
+            self.ledger.folder.resolve(), publish(self.asked.dataset), self.asked.space, self.asked.metric,
+            self.asked.mode, self.asked.max_epochs, self.asked.train, self.cpus_per_trial,
+            self.asked.registered_backbones,
+        )  # fmt: skip
+        with ray_session(self.address) as scratch:
+            resources = {"cpu": self.cpus_per_trial, "gpu": self._gpus()}
+            searcher = RaySearcher(self.ledger, proposer, num_trials, lambda: num_slots(resources))
+            os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, num_slots(resources)))  # start workers side by side
+            tuner = tune.Tuner(
+                tune.with_resources(tune.with_parameters(RayTrial, setup=setup), resources),
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher,
+                    scheduler=RayScheduler(self.recorder.record),
+                    num_samples=-1,
+                    reuse_actors=True,
+                ),
+                run_config=tune.RunConfig(
+                    name="tunekit",
+                    storage_path=str(scratch),
+                    callbacks=[RayCallback(self.recorder, self.trial_timeout_s)],
+                    stop=RayStopper(self.recorder),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # our checkpoints are our own
+                    verbose=0,
+                ),
+            )
+            tuner.fit()
+        if searcher.used_up and not self.ledger.unfinished:
+            self.recorder.note = f"the space holds no more than {proposer.num_proposed} configs: all were tried"
+
+    def _gpus(self) -> float:
+        if self.gpus_per_trial == "auto":
+            return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+        return float(self.gpus_per_trial)
+
+
+def num_slots(resources: dict[str, float]) -> int:
+    """Return how many trials the cluster can run at once, at least 1."""
+    have = ray.cluster_resources()
+    need = {"CPU": resources["cpu"], "GPU": resources["gpu"]}
+    return max(1, min(int(have.get(kind, 0) / amount + 1e-9) for kind, amount in need.items() if amount))

@@ -1,0 +1,201 @@
+"""run(), resume() and train(): from what was asked to results, through Ray Tune and the ledger."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunekit import live
+from tunekit.asked import check_asked, check_config_alone, check_positive, check_whole
+from tunekit.confirm import propose_confirmations
+from tunekit.datasets import load_dataset
+from tunekit.datasets.base import Dataset
+from tunekit.engine import Engine
+from tunekit.errors import ConfigError, ExperimentError
+from tunekit.recorder import Recorder
+from tunekit.results import Results, load_results
+from tunekit.schedulers import Decisions
+from tunekit.session import finish, interruptible, open_folder, session
+from tunekit.space import Config, labels, space_from_json
+from tunekit.trial import TrainFunction, TrialSetup, run_trial
+
+
+def run(
+    space: Any,
+    dataset: str | Path | Dataset,
+    *,
+    data_dir: str | Path | None = None,
+    metric: str | None = None,
+    mode: str | None = None,
+    num_trials: int = 20,
+    max_epochs: int = 10,
+    time_budget_s: float | None = None,
+    searcher: str = "tpe",
+    scheduler: str = "asha",
+    start_from: Sequence[Config] = (),
+    confirm: int = 0,
+    train: TrainFunction | None = None,
+    cpus_per_trial: int = 1,
+    gpus_per_trial: float | str = "auto",
+    seed: int = 0,
+    split_seed: int = 0,
+    trial_timeout_s: float | None = None,
+    on_bad_image: str = "error",
+    keep_best: int = 5,
+    verbose: int = 1,
+    name: str | None = None,
+    folder: str | Path = "experiments",
+    address: str | None = None,
+) -> Results:
+    """Search a space for the config that trains best on a dataset.
+
+    The same call goes on where it stopped, or gives the finished results; a larger `num_trials` or `time_budget_s`
+    extends the search. Every experiment tries the default config first.
+
+    Args:
+        space: a dict of name to distribution, choice or constant; the name of a module of `search_spaces`; or a path
+            to such a file.
+        dataset: a registered name, a folder of class folders, a table of path and target, or a Dataset.
+        data_dir: where a registered dataset's files lie.
+        metric: what is optimised; val_accuracy, or val_mse for regression, when None.
+        mode: "max" or "min"; by the metric's name when None.
+        num_trials: how many configs are tried, in all, at least 1.
+        max_epochs: the most epochs a trial gets, at least 1.
+        time_budget_s: seconds the search may run for, over all its sessions; None is no limit.
+        searcher: which configs to try: tpe, gp, cmaes, qmc, random or grid.
+        scheduler: which trials to stop early: asha, hyperband, median or none.
+        start_from: configs to try right after the default one; keys left out take their defaults.
+        confirm: on how many seeds to re-train the winner and the default config, for a verdict; 0 is none.
+        train: a training loop of your own: (config, dataset, state=None) -> iterator of (metrics, state).
+        cpus_per_trial: cores, and threads, of each trial.
+        gpus_per_trial: GPUs of each trial, a fraction or a whole number; "auto" is one where there are any.
+        seed: fixes the proposals and each trial's random numbers.
+        split_seed: fixes which images are train, val and test.
+        trial_timeout_s: a trial that ends no epoch for so many seconds is killed and tried again; None is for ever.
+        on_bad_image: "error", or "skip" to leave unreadable images out.
+        keep_best: how many of the best trials keep their checkpoint.
+        verbose: 0 is silent, 1 shows progress.
+        name: of the experiment; made from the dataset and what was asked when None.
+        folder: where experiments lie.
+        address: of a Ray cluster, or "auto"; None is this machine.
+
+    Returns:
+        Results, which `load_results(folder)` gives again.
+
+    Raises:
+        TunekitError: anything that cannot work, before the first trial; see its subclasses.
+        KeyboardInterrupt: after Ctrl-C, once all is safely stopped.
+
+    Example:
+        >>> import tunekit
+        >>> space = {"lr": tunekit.loguniform(1e-4, 1e-2)}
+        >>> results = tunekit.run(space, "digits", num_trials=2, max_epochs=1, verbose=0)
+        >>> len(results.dataframe)
+        2
+    """
+    for word, value, low in (("num_trials", num_trials, 1), ("confirm", confirm, 0), ("keep_best", keep_best, 1)):
+        check_whole(word, value, low)
+    check_whole("cpus_per_trial", cpus_per_trial, 1)
+    check_positive("time_budget_s", time_budget_s)
+    check_positive("trial_timeout_s", trial_timeout_s)
+    if gpus_per_trial != "auto" and (not isinstance(gpus_per_trial, int | float) or gpus_per_trial < 0):
+        raise ConfigError(f"gpus_per_trial must be 'auto' or a number of at least 0, but is {gpus_per_trial!r}")
+    data = load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image)
+    asked = check_asked(
+        space, data, metric, mode, max_epochs, searcher, scheduler, start_from, train, seed
+    )  # fmt: skip
+    place = open_folder(Path(folder), name, asked)
+    limits = {"num_trials": num_trials, "time_budget_s": time_budget_s, "confirm": confirm, "keep_best": keep_best}
+    with session(place, limits) as ledger:
+        decisions = Decisions(scheduler, max_epochs, asked.metric, asked.mode, ledger.events())
+        recorder = Recorder(ledger, decisions, keep_best, time_budget_s)
+        proposer = asked.proposer()
+        num_trials = len(proposer.grid) or num_trials
+        engine = Engine(asked, ledger, recorder, cpus_per_trial, gpus_per_trial, trial_timeout_s, address)
+        with live.view(place, num_trials, max_epochs, asked.metric, asked.mode, verbose), interruptible(recorder):
+            engine.search(proposer, num_trials)
+            if confirm and not recorder.stop_reason():
+                propose_confirmations(ledger, asked.metric, asked.mode, seed, confirm)
+                engine.search(proposer, num_trials)
+        finish(recorder, place, verbose)
+    return load_results(place, dataset=data)
+
+
+def train(
+    config: Config,
+    dataset: str | Path | Dataset,
+    *,
+    data_dir: str | Path | None = None,
+    max_epochs: int = 10,
+    seed: int = 0,
+    split_seed: int = 0,
+    train: TrainFunction | None = None,
+    on_bad_image: str = "error",
+    verbose: int = 1,
+    name: str | None = None,
+    folder: str | Path = "experiments",
+) -> Results:
+    """Train one config in this process, where a debugger can follow; the same call goes on where it stopped.
+
+    Args:
+        config: any part of `tunekit.config.KEYS`; the rest takes its default.
+        dataset, data_dir, max_epochs, seed, split_seed, train, on_bad_image, verbose, name, folder: as in `run`.
+
+    Returns:
+        Results of an experiment of one trial.
+
+    Raises:
+        TunekitError: as `run`.
+        TrainingError: the training failed; its reason is in the trial's error.txt.
+
+    Example:
+        >>> import tunekit
+        >>> results = tunekit.train({"backbone": "mlp"}, "digits", max_epochs=2, verbose=0)
+        >>> results.best_epoch
+        2
+    """
+    data = load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image)
+    asked = check_config_alone(config, data, max_epochs, train, seed)
+    place = open_folder(Path(folder), name, asked)
+    with session(place, {"num_trials": 1}) as ledger:
+        recorder = Recorder(ledger, Decisions("none", max_epochs, asked.metric, asked.mode), 1, None)
+        if ledger.next_number == 0:
+            described = {"config": labels(config), "params": {}, "source": "given", "seed": seed}
+            ledger.append("proposed", described, 0)
+        setup = TrialSetup(place, data, config, asked.metric, asked.mode, max_epochs, asked.train, num_threads=None)
+        with live.view(place, 1, max_epochs, asked.metric, asked.mode, verbose), interruptible(recorder):
+            for number, trial in list(ledger.unfinished.items()):
+                request = {"trial": number, "params": {}, "seed": seed, "epoch": len(trial.history)}
+                for message in run_trial(setup, request):
+                    if recorder.record(number, message) or recorder.stop_reason():
+                        break
+        finish(recorder, place, verbose)
+    return load_results(place, dataset=data)
+
+
+def resume(folder: str | Path, *, verbose: int = 1, address: str | None = None) -> Results:
+    """Go on with an experiment where it stopped, from its folder alone.
+
+    Args:
+        folder: the experiment's folder.
+        verbose, address: as in `run`.
+
+    Raises:
+        ExperimentError: it holds functions that cannot be imported, or a dataset that was made of arrays: then the
+            same call that began it goes on with it.
+    """
+    results = load_results(folder)
+    asked, limits = results.asked, results.limits
+    if not results.dataset_source:
+        raise ExperimentError(f"{folder} was run on a dataset made in memory: make the same call of tunekit.run again")
+    return run(
+        space_from_json(asked["space"]),
+        load_dataset(**results.dataset_source),
+        **{key: asked[key] for key in ("metric", "mode", "max_epochs", "searcher", "scheduler", "seed")},
+        start_from=asked["start_from"],
+        train=space_from_json(asked["train"]) if asked["train"] else None,
+        **{key: limits[key] for key in ("num_trials", "time_budget_s", "confirm", "keep_best")},
+        verbose=verbose,
+        name=Path(folder).name,
+        folder=Path(folder).parent,
+        address=address,
+    )

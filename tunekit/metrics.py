@@ -1,0 +1,107 @@
+"""Tensors in, floats out: what is measured of predictions, averaged over images."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+# Of each task: the metric a search optimises unless told otherwise, and its mode.
+DEFAULT_METRIC = {"classification": ("val_accuracy", "max"), "regression": ("val_mse", "min")}
+# What a higher value of each metric means, by the name behind the split.
+HIGHER_IS_BETTER = {"accuracy": True, "r2": True, "pearson": True, "pairwise_accuracy": True,
+                    "loss": False, "mse": False, "mae": False}  # fmt: skip
+EPOCH_METRICS = ("epoch", "lr", "epoch_s", "images_per_s")
+
+
+def metric_names(task: str) -> list[str]:
+    """Return the names of all metrics that an epoch of the built-in training loop gives.
+
+    Example:
+        >>> metric_names("classification")
+        ['train_loss', 'val_loss', 'train_accuracy', 'val_accuracy', 'epoch', 'lr', 'epoch_s', 'images_per_s']
+    """
+    measured = ["loss", "accuracy"] if task == "classification" else ["loss", "mse", "mae", "r2", "pearson"]
+    return [f"{split}_{name}" for name in measured for split in ("train", "val")] + list(EPOCH_METRICS)
+
+
+def classification_metrics(outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+    """Return the accuracy of logits (N, num_classes) for class numbers (N,), 0..1."""
+    return {"accuracy": (outputs.argmax(1) == targets).float().mean().item()}
+
+
+def regression_metrics(outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+    """Return mse, mae, r2 and pearson of predictions (N,) or (N, 1) for values (N,).
+
+    r2 and pearson are NaN where the targets, or for pearson the predictions, do not vary.
+
+    Example:
+        >>> regression_metrics(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([1.0, 2.0, 3.0]))["mse"]
+        0.3333333432674408
+    """
+    predicted, targets = outputs.reshape(len(targets)).double(), targets.double()
+    error = predicted - targets
+    mse = error.square().mean().item()
+    spread = targets.var(correction=0).item()
+    stacked = torch.stack([predicted, targets])
+    varies = bool((stacked.var(dim=1, correction=0) > 0).all()) if len(targets) > 1 else False
+    return {
+        "mse": mse,
+        "mae": error.abs().mean().item(),
+        "r2": 1 - mse / spread if spread > 0 else math.nan,
+        "pearson": torch.corrcoef(stacked)[0, 1].item() if varies else math.nan,
+    }
+
+
+def wilson_interval(successes: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion, 95 % by default, 0..1.
+
+    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927).
+
+    Example:
+        >>> [round(bound, 3) for bound in wilson_interval(95, 100)]
+        [0.888, 0.978]
+    """
+    if total == 0:
+        return 0.0, 1.0
+    share = successes / total
+    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def is_better(value: float, than: float | None, mode: str) -> bool:
+    """Return whether a metric's value beats another; NaN beats nothing, and anything finite beats None or NaN.
+
+    Example:
+        >>> is_better(0.9, 0.8, "max"), is_better(float("nan"), None, "max")
+        (True, False)
+    """
+    if not math.isfinite(value):
+        return False
+    if than is None or not math.isfinite(than):
+        return True
+    return value > than if mode == "max" else value < than
+
+
+def classification_report(outputs: torch.Tensor, targets: torch.Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Return the confusion matrix, and accuracy with its 95 % Wilson interval over all and per class.
+
+    Args:
+        outputs: logits (N, num_classes).
+        targets: class numbers (N,).
+        classes: the classes' names.
+
+    Returns:
+        interval: (low, high) of the accuracy, 0..1; per_class: name -> accuracy, interval, num_images; confusion:
+        num_classes rows of counts, a row a true class, a column a predicted one.
+    """
+    pairs = targets.cpu() * len(classes) + outputs.argmax(1).cpu()
+    confusion = torch.bincount(pairs, minlength=len(classes) ** 2).reshape(len(classes), len(classes)).tolist()
+    right = [row[number] for number, row in enumerate(confusion)]
+    totals = [sum(row) for row in confusion]
+    per_class = {
+        name: {"accuracy": r / t if t else None, "interval": wilson_interval(r, t), "num_images": t}
+        for name, r, t in zip(classes, right, totals, strict=True)
+    }
+    return {"interval": wilson_interval(sum(right), len(targets)), "per_class": per_class, "confusion": confusion}

@@ -1,0 +1,95 @@
+"""Every file name of an experiment, and the two ways a file is written: atomically, or not at all."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SUFFIX = ".safetensors"
+
+
+def experiment_json(folder: Path) -> Path:
+    """What was asked; written once. Its lock says who is working on the experiment."""
+    return folder / "experiment.json"
+
+
+def ledger_db(folder: Path) -> Path:
+    """What happened; see ledger.py."""
+    return folder / "ledger.db"
+
+
+def test_json(folder: Path) -> Path:
+    """The test split's figures; written once, when the test split is opened."""
+    return folder / "test.json"
+
+
+def trial_folder(folder: Path, trial: int) -> Path:
+    """One trial's checkpoints and its error.txt."""
+    return folder / "trials" / f"{trial:04d}"
+
+
+def epoch_checkpoint(trial_folder: Path, epoch: int) -> Path:
+    """The checkpoint written at the end of an epoch (from 1)."""
+    return trial_folder / f"{epoch:04d}{SUFFIX}"
+
+
+def best_checkpoint(trial_folder: Path) -> Path:
+    """A second name of the best epoch's checkpoint, which outlives the epoch's own file."""
+    return trial_folder / f"best{SUFFIX}"
+
+
+def epoch_checkpoints(trial_folder: Path) -> dict[int, Path]:
+    """Return the epoch checkpoints that are there, oldest first."""
+    return {int(path.stem): path for path in sorted(trial_folder.glob(f"[0-9]*{SUFFIX}")) if path.stem.isdigit()}
+
+
+def error_txt(trial_folder: Path) -> Path:
+    """Why a trial failed or diverged."""
+    return trial_folder / "error.txt"
+
+
+def make_private(folder: Path) -> Path:
+    """Make a folder that only its owner may enter, and return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return folder
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write(aside)` on a file beside `path`, flush it to disk and rename it: `path` is whole or not there."""
+    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(descriptor)
+    try:
+        write(Path(aside))
+        flush(Path(aside))
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    write_atomic(path, lambda aside: aside.write_text(text, encoding="utf-8", errors="surrogateescape"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,204 @@
+"""What happened goes into the ledger here, before anything else hears of it, and what follows from it is decided."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.tune import Callback, Stopper
+
+from tunekit import paths
+from tunekit.ledger import Ledger, Trial
+from tunekit.metrics import is_better
+from tunekit.schedulers import Decisions
+
+MAX_RETRIES = 3  # of a trial whose worker died
+NUM_ALIKE = 3  # trials that fail alike, before any has reached the end of an epoch, end the search
+
+
+class Recorder:
+    """Takes the messages of all trials, writes them down and says which trials stop. Knows nothing of Ray.
+
+    Args:
+        ledger: open for writing.
+        decisions: the scheduler's, refilled from the ledger.
+        keep_best: how many trials keep the checkpoint of their best epoch, at least 1.
+        time_budget_s: seconds the search may run for, over all its sessions; None is no limit.
+    """
+
+    def __init__(self, ledger: Ledger, decisions: Decisions, keep_best: int, time_budget_s: float | None) -> None:
+        self.ledger, self.decisions, self.time_budget_s = ledger, decisions, time_budget_s
+        self.kept = KeptCheckpoints(ledger.folder, keep_best, decisions.metric, decisions.mode)
+        for trial in ledger.trials().values():
+            if trial.state in ("finished", "stopped"):
+                self.kept.consider(trial)
+        self.interrupted = ""  # why the search ends at the next opportunity
+        self.signal = 0  # the number of the signal that said so
+        self.note = ""  # what people should know of how the search ended
+        self.error: Exception | None = None
+        self.failures: list[str] = []
+        self.any_epoch = False
+
+    def record(self, number: int, message: dict[str, Any]) -> bool:
+        """Write down one message of a trial; return whether the trial stops here.
+
+        What goes wrong here (a full disk, say) ends the search: it is kept in `error`, as Ray would wrap it up.
+        """
+        try:
+            return self._record(number, message)
+        except Exception as error:
+            self.error, self.interrupted = error, str(error)
+            return True
+
+    def _record(self, number: int, message: dict[str, Any]) -> bool:
+        if message["kind"] == "started":
+            self.ledger.append("started", {"node": message["node"]}, number)
+            return self._settle(number)
+        if message["kind"] == "epoch":
+            self.any_epoch = True
+            self.ledger.append("epoch", message["metrics"], number, message["epoch"])
+            return self._settle(number)
+        self._end(number, message["state"], message.get("reason", ""), message.get("traceback", ""))
+        return True
+
+    def lost(self, number: int, reason: str) -> None:
+        """Write down that a trial's worker died: it is tried again, up to MAX_RETRIES times."""
+        if self.ledger.unfinished[number].num_retries < MAX_RETRIES:
+            self.ledger.append("retry", {"reason": reason.splitlines()[-1], "counts": True}, number)
+        else:
+            last = reason.splitlines()[-1]
+            self._end(number, "failed", f"its worker died {MAX_RETRIES + 1} times, at last: {last}", reason)
+
+    def stop_reason(self) -> str:
+        """Return why the search ends now, or nothing."""
+        if self.time_budget_s is not None and self.ledger.now_s >= self.time_budget_s:
+            return f"the time budget of {self.time_budget_s:g} s is used up"
+        return self.interrupted
+
+    def _settle(self, number: int) -> bool:
+        """End a trial whose newest value says so. Asked at each epoch, and again when a trial goes on after a crash."""
+        trial = self.ledger.unfinished[number]
+        if not trial.history:
+            return False
+        epoch, value = len(trial.history), trial.history[-1][self.decisions.metric]
+        if not is_better(value, None, "max"):
+            self._end(number, "diverged", f"{self.decisions.metric} was {value} at epoch {epoch}")
+            return True
+        if trial.role == "search" and self.decisions.decide(number, epoch, value):
+            self._end(number, "stopped", f"by the scheduler, at epoch {epoch}")
+            return True
+        return False
+
+    def _end(self, number: int, state: str, reason: str = "", traceback: str = "") -> None:
+        trial = self.ledger.unfinished[number]
+        folder = paths.trial_folder(self.ledger.folder, number)
+        if state in ("failed", "diverged"):
+            paths.write_text(paths.error_txt(paths.make_private(folder)), f"{reason}\n\n{traceback}".strip() + "\n")
+        self.ledger.append("ended", {"state": state, "reason": reason}, number)
+        if state in ("finished", "stopped"):
+            self.kept.consider(trial)
+        else:
+            delete_checkpoints(folder)
+        if state == "failed" and not self.any_epoch:
+            self.failures.append(reason)
+            if len(self.failures) >= NUM_ALIKE and len(set(self.failures)) == 1:
+                self.interrupted = f"the first {NUM_ALIKE} trials failed alike: {reason}"
+
+
+class KeptCheckpoints:
+    """Which ended trials keep the checkpoint of their best epoch: the best few. The rest is deleted as they end."""
+
+    def __init__(self, folder: Path, keep_best: int, metric: str, mode: str) -> None:
+        self.folder, self.keep_best, self.metric, self.mode = folder, keep_best, metric, mode
+        self.best: list[tuple[float, int]] = []  # (value, trial's number), the best first
+
+    def consider(self, trial: Trial) -> None:
+        """Take in a trial that has ended, and delete the checkpoints that nobody needs any more."""
+        folder = paths.trial_folder(self.folder, trial.number)
+        epoch, value = trial.best_epoch(self.metric, self.mode), trial.best_value(self.metric, self.mode)
+        if trial.role != "search" or epoch is None or value is None:
+            delete_checkpoints(folder)
+            return
+        newest = paths.epoch_checkpoint(folder, epoch)
+        if newest.exists():  # the newest epoch was the best, or one of the two newest: it takes the best one's place
+            newest.replace(paths.best_checkpoint(folder))
+        for path in paths.epoch_checkpoints(folder).values():
+            path.unlink()
+        if trial.source == "default":
+            return  # what the winner is compared with stays, whatever its rank
+        self.best.append((value, trial.number))
+        self.best.sort(key=lambda pair: (-pair[0] if self.mode == "max" else pair[0], pair[1]))
+        for _, number in self.best[self.keep_best :]:
+            delete_checkpoints(paths.trial_folder(self.folder, number))
+        del self.best[self.keep_best :]
+
+
+def delete_checkpoints(folder: Path) -> None:
+    """Delete a trial's checkpoints, and its folder if nothing else is in it."""
+    for path in folder.glob(f"*{paths.SUFFIX}"):
+        path.unlink()
+    if folder.exists() and not any(folder.iterdir()):
+        shutil.rmtree(folder)
+
+
+class RayCallback(Callback):
+    """Ray Tune's callback: hears of workers that died, and ends those that hang.
+
+    Args:
+        recorder: what is told.
+        trial_timeout_s: a worker that gives no message for so long is killed; None is never.
+    """
+
+    def __init__(self, recorder: Recorder, trial_timeout_s: float | None) -> None:
+        self.recorder, self.trial_timeout_s = recorder, trial_timeout_s
+        self.last_sign: dict[Any, float] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker begins with a trial."""
+        self.last_sign[trial] = time.monotonic()
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        """A worker gave a message, which the scheduler has heard already."""
+        self.last_sign[trial] = time.monotonic()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker is done with a trial."""
+        self.last_sign.pop(trial, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker died: what a training loop raises comes as a message instead."""
+        self.last_sign.pop(trial, None)
+        if trial.config["trial"] in self.recorder.ledger.unfinished:
+            text = Path(trial.error_file).read_text() if trial.error_file else "no reason known"
+            self.recorder.lost(trial.config["trial"], text.strip())
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Kill the workers that are overdue; Ray then tells that they died."""
+        for trial, since in self.last_sign.items() if self.trial_timeout_s else ():
+            if time.monotonic() - since > (self.trial_timeout_s or 0) and trial.temporary_state.ray_actor is not None:
+                ray.kill(trial.temporary_state.ray_actor)
+                self.last_sign[trial] = time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave nothing for Ray to save."""
+        return {}
+
+
+class RayStopper(Stopper):
+    """Ray Tune's stopper: ends the search when the recorder says so."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never: the scheduler stops single trials."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether the search ends now."""
+        return bool(self.recorder.stop_reason())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave nothing for Ray to save."""
+        return {}

@@ -1,0 +1,223 @@
+"""What an experiment found: frames, the best model, the test split, and the answer in words."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from tunekit import checkpoint, paths, training
+from tunekit.backbones import build_model
+from tunekit.config import complete
+from tunekit.confirm import Verdict, default_of, verdict_of, winner_of
+from tunekit.datasets import load_dataset
+from tunekit.datasets.base import Dataset
+from tunekit.errors import CheckpointError, ExperimentError
+from tunekit.ledger import Ledger, Trial, in_use_by
+from tunekit.metrics import classification_report
+from tunekit.space import Config, draw_config, space_from_json
+
+
+def load_results(folder: str | Path, *, dataset: Dataset | None = None) -> "Results":
+    """Return the results in an experiment's folder, finished or not; needs that folder alone.
+
+    Args:
+        folder: the experiment's folder.
+        dataset: the data, for `test()`; loaded from where it came when None.
+
+    Raises:
+        ExperimentError: the folder is no experiment, or its ledger is damaged.
+    """
+    return Results(Path(folder), dataset)
+
+
+class Results:
+    """What an experiment found. Made by `run`, `train`, `resume` and `load_results`.
+
+    Args:
+        folder: the experiment's folder.
+        dataset: the data, for `test()`; loaded from where it came when None.
+    """
+
+    def __init__(self, folder: Path, dataset: Dataset | None = None) -> None:
+        path = paths.experiment_json(folder)
+        if not path.is_file():
+            raise ExperimentError(f"{folder} is no experiment: it has no {path.name}")
+        described = paths.read_json(path)
+        self.folder = folder
+        self.asked: dict[str, Any] = described["asked"]
+        self.versions: dict[str, Any] = described["versions"]
+        self.metric: str = self.asked["metric"]
+        self.mode: str = self.asked["mode"]
+        self.described_dataset = Dataset.from_summary(described["dataset"])
+        self._dataset = dataset
+        ledger = Ledger(folder)
+        self.trials: dict[int, Trial] = ledger.trials()
+        self.limits: dict[str, Any] = next((e.data for e in reversed(list(ledger.events())) if e.kind == "opened"), {})
+        ledger.close()
+        if any(trial.state == "running" for trial in self.trials.values()) and in_use_by(folder) is None:
+            for trial in self.trials.values():
+                trial.state = "waiting" if trial.state == "running" else trial.state
+
+    @property
+    def best_trial(self) -> Trial:
+        """The trial of the search with the best epoch on val.
+
+        Raises:
+            ExperimentError: no trial has come to a result yet.
+        """
+        winner = winner_of(self.trials, self.metric, self.mode)
+        if winner is None:
+            raise ExperimentError(f"no trial of {self.folder} has come to a result: see its trials/*/error.txt")
+        return winner
+
+    @property
+    def best_config(self) -> Config:
+        """The best trial's config: the values drawn, and the space's constants."""
+        return self.best_trial.config
+
+    @property
+    def best_epoch(self) -> int:
+        """The best trial's best epoch, from 1."""
+        return self.best_trial.best_epoch(self.metric, self.mode) or 0
+
+    @property
+    def best_value(self) -> float:
+        """The metric at the best epoch of the best trial."""
+        value = self.best_trial.best_value(self.metric, self.mode)
+        return math.nan if value is None else value
+
+    @property
+    def dataframe(self) -> pd.DataFrame:
+        """One row per trial of the search.
+
+        Columns: trial, state, num_epochs, best_epoch, the metric, config/<key>..., node, duration_s.
+        """
+        rows = []
+        for trial in self.trials.values():
+            if trial.role == "search":
+                rows.append({
+                    "trial": trial.number,
+                    "state": trial.state,
+                    "num_epochs": len(trial.history),
+                    "best_epoch": trial.best_epoch(self.metric, self.mode),
+                    self.metric: trial.best_value(self.metric, self.mode),
+                    **{f"config/{key}": value for key, value in trial.config.items()},
+                    "node": trial.node,
+                    "duration_s": trial.duration_s,
+                })  # fmt: skip
+        return pd.DataFrame(rows)
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per trial of the search and epoch: trial, epoch and all metrics."""
+        return pd.DataFrame([
+            {"trial": trial.number, **metrics, "epoch": epoch}
+            for trial in self.trials.values() if trial.role == "search"
+            for epoch, metrics in enumerate(trial.history, start=1)
+        ])  # fmt: skip
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the winner is better than the default config, on the seeds of `confirm`; None without them."""
+        return verdict_of(self.trials, self.metric, self.mode)
+
+    def top(self, n: int = 5) -> pd.DataFrame:
+        """Return the n best rows of `dataframe` among the trials that have a score, the best first."""
+        frame = self.dataframe
+        scored = frame[~frame["state"].isin(["failed", "diverged"]) & frame[self.metric].notna()]
+        return scored.sort_values([self.metric, "trial"], ascending=[self.mode == "min", True]).head(n)
+
+    def best_model(self) -> torch.nn.Module:
+        """Return the best trial's model with the weights of its best epoch, in eval mode, on the CPU.
+
+        Raises:
+            ExperimentError: the experiment has a training loop of its own, whose model tunekit does not know; the
+                weights are in `best_state()`.
+        """
+        return self._model(self.best_trial)
+
+    def best_state(self) -> dict[str, Any]:
+        """Return the state that the training loop yielded at the best epoch of the best trial."""
+        return self._state(self.best_trial)
+
+    def test(self, again: bool = False) -> dict[str, Any]:
+        """Open the test split: measure the best model, and the default config's beside it.
+
+        It is opened once: the figures are kept in test.json, and given from there ever after.
+
+        Args:
+            again: open it once more, after the search went on and found another winner; test.json counts the times.
+
+        Returns:
+            test_loss, and for classification test_accuracy (0..1) with its 95 % Wilson interval, per_class accuracy
+            with intervals, confusion (rows are true classes) and num_images; for regression test_mse, test_mae,
+            test_r2, test_pearson. Besides: trial, epoch, times_opened, and default, the default config's figures.
+
+        Raises:
+            ExperimentError: another trial has become the best since the split was opened, or the data has changed.
+        """
+        path = paths.test_json(self.folder)
+        known = paths.read_json(path) if path.exists() else None
+        winner, default = self.best_trial, default_of(self.trials)
+        if known is not None and not again:
+            if known["trial"] != winner.number:
+                raise ExperimentError(
+                    f"the test split was opened for trial {known['trial']}, but now trial {winner.number} is the best: "
+                    "each further look makes it a little less of a test; results.test(again=True) looks and counts"
+                )
+            return known
+        figures = {"trial": winner.number, "epoch": self.best_epoch, **self._test(winner)}
+        if default is not None and default.state in ("finished", "stopped"):
+            figures["default"] = {"trial": default.number, **self._test(default)}
+        figures["times_opened"] = (known["times_opened"] if known else 0) + 1
+        paths.write_json(path, figures)
+        return figures
+
+    @property
+    def dataset_source(self) -> dict[str, Any]:
+        """The arguments of `load_dataset` that give the experiment's dataset again; empty for one made in memory."""
+        return self.described_dataset.source
+
+    def _test(self, trial: Trial) -> dict[str, Any]:
+        dataset = self._dataset = self._dataset or load_dataset(**self._reloadable())
+        if dataset.fingerprint != self.described_dataset.fingerprint:
+            raise ExperimentError(f"the data of {self.folder} has changed since the search: test on what it was run on")
+        config = self._config(trial)
+        outputs, targets = training.predict(self._model(trial), config, dataset, dataset.test)
+        figures = {f"test_{key}": value for key, value in training.measure(outputs, targets, dataset.task).items()}
+        if dataset.task == "classification":
+            figures |= classification_report(outputs, targets, dataset.classes)
+        return {**figures, "num_images": len(targets)}
+
+    def _reloadable(self) -> dict[str, Any]:
+        if not self.dataset_source:
+            raise ExperimentError(f"{self.folder} was run on data made in memory: load_results(folder, dataset=...)")
+        return self.dataset_source
+
+    def _config(self, trial: Trial) -> Config:
+        space = space_from_json(self.asked["space"])
+        drawn = draw_config(space, lambda name, _: trial.params[name])
+        return {**complete(drawn), "max_epochs": self.asked["max_epochs"], "seed": trial.seed}
+
+    def _model(self, trial: Trial) -> torch.nn.Module:
+        if self.asked["train"]:
+            raise ExperimentError("the training loop is not tunekit's: build the model yourself, and load best_state()")
+        model = build_model({**self._config(trial), "pretrained": False}, self.described_dataset)
+        model.load_state_dict(self._state(trial)["model"])
+        return model.to(memory_format=torch.channels_last).eval()
+
+    def _state(self, trial: Trial) -> dict[str, Any]:
+        folder, epoch = paths.trial_folder(self.folder, trial.number), trial.best_epoch(self.metric, self.mode)
+        for path in (paths.best_checkpoint(folder), paths.epoch_checkpoint(folder, epoch or 0)):
+            if path.exists():
+                state, about = checkpoint.load(path)
+                if about["epoch"] == epoch:
+                    return state
+        raise CheckpointError(f"the checkpoint of trial {trial.number} at epoch {epoch} is not in {folder}")
+
+    def __repr__(self) -> str:
+        states = pd.Series([trial.state for trial in self.trials.values()]).value_counts()
+        counts = ", ".join(f"{number} {state}" for state, number in states.items())
+        return f"Results({str(self.folder)!r}: {counts})"

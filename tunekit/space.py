@@ -1,0 +1,231 @@
+"""The space: which configs a search may try. A plain dict of name to distribution, choice or constant.
+
+A choice may hold dicts with distributions of their own, which is how a space is conditional: the chosen dict merges
+into the config, and its "name" becomes the value.
+"""
+
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+
+from tunekit.distributions import Choice, choice, contains, from_ray, grid, in_words, label_of, middle
+from tunekit.errors import SpaceError
+
+Config = dict[str, Any]
+Space = dict[str, Any]
+Draw = Callable[[str, BaseDistribution], Any]
+
+
+def check_space(space: Any) -> Space:
+    """Return the space with Ray Tune's distributions converted, or raise.
+
+    Raises:
+        SpaceError: it is no dict, is empty, or an entry is none of distribution, choice and constant.
+    """
+    if not isinstance(space, dict) or not space:
+        raise SpaceError(f"a space is a dict of name to distribution, choice or constant, and not empty; got {space!r}")
+    checked = {}
+    for key, value in space.items():
+        if not isinstance(key, str) or not key or "/" in key:
+            raise SpaceError(f"a name in a space is a string without '/', but one is {key!r}")
+        checked[key] = _check_value(key, value)
+    if not any(isinstance(value, Choice | BaseDistribution) for value in checked.values()):
+        raise SpaceError(f"the space holds only constants ({', '.join(checked)}): nothing to search; use tunekit.train")
+    return checked
+
+
+def draw_config(space: Space, draw: Draw, prefix: str = "") -> Config:
+    """Return a config: `draw(name, distribution)` is called for each distribution that the choices lead to.
+
+    The name is the key, or in a nested space "optimizer=sgd/momentum": unlike branches have unlike parameters.
+    """
+    config: Config = {}
+    for key, value in space.items():
+        name = prefix + key
+        if isinstance(value, Choice):
+            config.update(_take(key, value.option(draw(name, _categorical(value))), draw, prefix))
+        else:
+            config[key] = draw(name, value) if isinstance(value, BaseDistribution) else value
+    return config
+
+
+def params_of(space: Space, config: Config) -> dict[str, Any]:
+    """Return the draws that make `draw_config` give `config`, by name.
+
+    Raises:
+        SpaceError: the config lies outside the space, or has a key that the space does not.
+    """
+    params: dict[str, Any] = {}
+
+    def draw(name: str, distribution: BaseDistribution) -> Any:
+        key = name.rsplit("/", 1)[-1]
+        if key not in config:
+            raise SpaceError(f"{key} is in the space but not in the config {config}")
+        value = config[key]
+        inside = label_of(value) if isinstance(distribution, CategoricalDistribution) else value
+        if not contains(distribution, inside):
+            raise SpaceError(f"{key}={value!r} lies outside the space's {in_words(distribution)}")
+        params[name] = inside
+        return inside
+
+    made = draw_config(space, draw)
+    for key in config:
+        if key not in made or label_of(made[key]) != label_of(config[key]):
+            known = f"the space's {key} is {made[key]!r}" if key in made else f"the space has {', '.join(made)}"
+            raise SpaceError(f"{key}={config[key]!r} does not fit the space: {known}")
+    return params
+
+
+def default_config(space: Space, defaults: Config) -> Config:
+    """Return what the space is compared with: the defaults where it allows them, else the middle of each range.
+
+    Args:
+        space: any space.
+        defaults: a value for some of its keys.
+
+    Example:
+        >>> default_config({"lr": loguniform(1e-4, 1e-2), "width": randint(8, 12)}, {"lr": 0.001})
+        {'lr': 0.001, 'width': 10}
+    """
+
+    def draw(name: str, distribution: BaseDistribution) -> Any:
+        key = name.rsplit("/", 1)[-1]
+        if key in defaults and contains(distribution, defaults[key]):
+            return defaults[key]
+        if isinstance(distribution, CategoricalDistribution):
+            return distribution.choices[0]
+        return middle(distribution)  # type: ignore[arg-type]
+
+    return draw_config(space, draw)
+
+
+def leaves(space: Space) -> Iterator[tuple[str, Any]]:
+    """Yield (key, value) for every constant, every option and both bounds of every range, in all branches."""
+    for key, value in space.items():
+        if isinstance(value, FloatDistribution | IntDistribution):
+            yield from ((key, value.low), (key, value.high))
+        for option in value.options if isinstance(value, Choice) else ():
+            if isinstance(option, dict):
+                yield key, option["name"]
+                yield from leaves(without_name(option))
+            else:
+                yield key, option
+        if not isinstance(value, Choice | BaseDistribution):
+            yield key, value
+
+
+def all_values(space: Space, key: str, default: Any = None) -> list[Any]:
+    """Return every value that a key may take, or the bounds of its range; [default] where the space lacks it."""
+    return [value for name, value in leaves(space) if name == key] or [default]
+
+
+def all_keys(space: Space) -> set[str]:
+    """Return every key that some config of the space may have."""
+    return {key for key, _ in leaves(space)}
+
+
+def has_grid(space: Space) -> bool:
+    """Return whether a `grid` is anywhere in the space."""
+    for value in space.values():
+        if isinstance(value, Choice):
+            nested = (option for option in value.options if isinstance(option, dict))
+            if value.every or any(has_grid(option) for option in nested):
+                return True
+    return False
+
+
+def as_json(space: Any) -> Any:
+    """Return a space, or a part of one, in JSON: what is remembered of it, and compared on the next run."""
+    if isinstance(space, Choice):
+        return {"grid" if space.every else "choice": [as_json(option) for option in space.options]}
+    if isinstance(space, BaseDistribution):
+        return json.loads(distribution_to_json(space))
+    if isinstance(space, dict):
+        return {key: as_json(value) for key, value in space.items()}
+    if isinstance(space, list | tuple):
+        return [as_json(value) for value in space]
+    if callable(space):
+        return {"function": f"{space.__module__}:{space.__qualname__}"}
+    return space
+
+
+def space_from_json(described: Any) -> Any:
+    """Return the space, or the part of one, that `as_json` described.
+
+    Raises:
+        SpaceError: it holds a function that cannot be imported.
+    """
+    if isinstance(described, list):
+        return [space_from_json(value) for value in described]
+    if not isinstance(described, dict):
+        return described
+    if set(described) == {"name", "attributes"}:
+        return json_to_distribution(json.dumps(described))
+    if set(described) in ({"choice"}, {"grid"}):
+        ((kind, options),) = described.items()
+        return (grid if kind == "grid" else choice)(space_from_json(options))
+    if set(described) == {"function"}:
+        module, _, name = described["function"].partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError):
+            raise SpaceError(f"function {name} of {module} cannot be imported: make the same call again") from None
+    return {key: space_from_json(value) for key, value in described.items()}
+
+
+def labels(config: Config) -> Config:
+    """Return a config fit for JSON and tables: each function by its name."""
+    return {key: label_of(value) for key, value in config.items()}
+
+
+def _check_value(key: str, value: Any) -> Any:
+    value = from_ray(key, value)
+    if isinstance(value, Choice):
+        return value._replace(options=tuple(_check_option(key, option) for option in value.options))
+    if isinstance(value, CategoricalDistribution):
+        return Choice(tuple(value.choices))
+    if isinstance(value, BaseDistribution) or value is None or isinstance(value, bool | int | float | str):
+        return value
+    if callable(value):
+        return value
+    raise SpaceError(
+        f"{key} is {value!r}, of type {type(value).__name__}: a space holds distributions (uniform, loguniform, "
+        "randint, choice, grid), numbers, strings, True, False, None and functions; for one of several write choice"
+    )
+
+
+def _check_option(key: str, option: Any) -> Any:
+    if isinstance(option, dict):
+        return {
+            name: value if name == "name" else _check_value(f"{key}.{name}", value) for name, value in option.items()
+        }
+    if isinstance(option, BaseDistribution | Choice):
+        raise SpaceError(f"{key}: a distribution in a choice needs a dict with a 'name' around it")
+    return _check_value(key, option)
+
+
+def _take(key: str, option: Any, draw: Draw, prefix: str) -> Config:
+    """Return what choosing an option puts into the config."""
+    if not isinstance(option, dict):
+        return {key: option}
+    nested = without_name(option)
+    return {key: option["name"], **draw_config(nested, draw, f"{prefix}{key}={option['name']}/")}
+
+
+def _categorical(value: Choice) -> CategoricalDistribution:
+    return CategoricalDistribution(value.labels)
+
+
+def without_name(option: dict[str, Any]) -> Space:
+    """Return the space that an option of a choice brings with it."""
+    return {key: value for key, value in option.items() if key != "name"}

@@ -1,0 +1,196 @@
+"""The epoch loop: a generator that trains and validates, and knows nothing of Ray, folders or searches."""
+
+import hashlib
+import itertools
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from tunekit.backbones import build_model
+from tunekit.datasets.base import Dataset, Split
+from tunekit.metrics import classification_metrics, regression_metrics
+from tunekit.optimization import build_optimizer, learning_rate
+from tunekit.preprocessing import Preprocessing
+
+Config = dict[str, Any]
+State = dict[str, Any]
+Metrics = dict[str, float]
+
+
+def train(config: Config, dataset: Dataset, state: State | None = None) -> Iterator[tuple[Metrics, State]]:
+    """Train on dataset.train and validate on dataset.val; yield (metrics, state) after every epoch.
+
+    Random numbers (weights, data order, augmentation, dropout) are drawn afresh for each epoch from config["seed"],
+    so that a training that goes on from a state goes on exactly as if it had not stopped.
+
+    Args:
+        config: all keys of `tunekit.config.KEYS`, with max_epochs (at least 1) and seed.
+        dataset: with its train and val splits.
+        state: what an earlier call yielded, to go on from there; None to start.
+
+    Yields:
+        metrics: epoch, train_loss, val_loss, lr, epoch_s, images_per_s, and train_ and val_accuracy (0..1) or, for
+            regression, train_ and val_ mse, mae, r2 and pearson. Losses are averaged over images.
+        state: model, optimizer and epoch: what a checkpoint holds.
+    """
+    device = pick_device()
+    seed_epoch(config["seed"], 0)
+    model = build_model(config, dataset).to(device).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(model, config)
+    if state:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    feed = Feed(config, dataset, dataset.train, device)
+    for epoch in range(state["epoch"] + 1 if state else 1, config["max_epochs"] + 1):
+        began = time.perf_counter()
+        seed_epoch(config["seed"], epoch)
+        trained = train_epoch(model, optimizer, feed, config, epoch)
+        trained_s = time.perf_counter() - began
+        outputs, targets = predict(model, config, dataset, dataset.val)
+        metrics = {
+            "epoch": epoch,
+            **{f"train_{name}": value for name, value in trained.items()},
+            **{f"val_{name}": value for name, value in measure(outputs, targets, dataset.task).items()},
+            "lr": optimizer.param_groups[0]["lr"],
+            "epoch_s": time.perf_counter() - began,
+            "images_per_s": feed.num_images / trained_s,
+        }
+        yield metrics, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
+
+
+def train_epoch(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, feed: "Feed", config: Config, epoch: int
+) -> Metrics:
+    """Do one pass over train and return its metrics, averaged over its images as each was seen."""
+    model.train()
+    losses, outputs_seen, targets_seen = [], [], []
+    steps = feed.num_steps
+    for step, (images, targets) in enumerate(feed.shuffled()):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, epoch - 1 + step / steps)
+        with autocast(config, images.device):
+            outputs = model(images)
+        loss = loss_of(outputs, targets, config["label_smoothing"])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach() * len(targets))  # not .item(): that would wait for the device at every step
+        outputs_seen.append(outputs.detach().float())
+        targets_seen.append(targets)
+    measured = measure(torch.cat(outputs_seen), torch.cat(targets_seen), feed.dataset.task)
+    return {**measured, "loss": (torch.stack(losses).sum() / feed.num_images).item()}
+
+
+def predict(
+    model: torch.nn.Module, config: Config, dataset: Dataset, split: Split
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a model's outputs, float32 (N, num_outputs), for all images of a split, and their targets (N,)."""
+    device = next(model.parameters()).device
+    feed = Feed(config, dataset, split, device)
+    model.eval()
+    outputs, targets = [], []
+    with torch.inference_mode():
+        for images, batch_targets in feed.in_order():
+            with autocast(config, device):
+                outputs.append(model(images).float())
+            targets.append(batch_targets)
+    return torch.cat(outputs), torch.cat(targets)
+
+
+def measure(outputs: torch.Tensor, targets: torch.Tensor, task: str) -> Metrics:
+    """Return loss and the task's metrics of outputs (N, num_outputs) for targets (N,)."""
+    metrics = classification_metrics if task == "classification" else regression_metrics
+    return {"loss": loss_of(outputs, targets).item(), **metrics(outputs, targets)}
+
+
+def loss_of(outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Return the mean loss over a batch: cross entropy for class numbers, squared error for values.
+
+    Outputs are (N, num_outputs), targets (N,). Predictions (N, 1) are reshaped first: against (N,) they would
+    broadcast to (N, N), and the model would learn the mean.
+    """
+    if targets.is_floating_point():
+        return functional.mse_loss(outputs.float().reshape(targets.shape), targets)
+    return functional.cross_entropy(outputs.float(), targets, label_smoothing=label_smoothing)
+
+
+class Feed:
+    """Batches of one split, ready for the model on its device."""
+
+    def __init__(self, config: Config, dataset: Dataset, split: Split, device: torch.device) -> None:
+        self.dataset = dataset
+        self.prepare = Preprocessing(config, dataset, device)
+        self.batch_size = config["batch_size"]
+        self.images, self.targets = torch.from_numpy(split.all_images), torch.from_numpy(split.all_targets)
+        self.rows = torch.from_numpy(split.rows)
+        self.weights = balancing_weights(split.targets, dataset.task) if config["oversample"] else None
+        self.device = device
+        self.num_images = len(split)
+
+    @property
+    def num_steps(self) -> int:
+        """How many batches `shuffled` gives: a last batch of one image joins the one before it."""
+        return max(1, (self.num_images + self.batch_size - 2) // self.batch_size)
+
+    def shuffled(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (images, targets) in random order, each image once; with oversample, drawn by weight."""
+        if self.weights is None:
+            order = torch.randperm(self.num_images)
+        else:
+            order = torch.multinomial(self.weights, self.num_images, replacement=True)
+        starts = range(0, self.num_images, self.batch_size)[: self.num_steps]
+        for start, end in itertools.pairwise([*starts, self.num_images]):
+            yield self._batch(self.rows[order[start:end]], training=True)
+
+    def in_order(self, most_pixels: int = 2**21) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (images, targets) in the split's order, in batches as large as the caches like."""
+        size = self.prepare.size or max(self.images.shape[1:3])
+        for rows in self.rows.split(max(32, most_pixels // size**2)):
+            yield self._batch(rows, training=False)
+
+    def _batch(self, rows: torch.Tensor, training: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        images = self.images[rows].to(self.device, non_blocking=True)
+        return self.prepare(images, training), self.targets[rows].to(self.device, non_blocking=True)
+
+
+def balancing_weights(targets: np.ndarray, task: str) -> torch.Tensor:
+    """Return a weight per image (N,) that gives each class, or each tenth of the range of values, the same chance."""
+    if task == "classification":
+        bins = targets
+    else:
+        edges = np.linspace(targets.min(), targets.max(), 11)[1:-1]
+        bins = np.digitize(targets, edges)
+    return torch.from_numpy(1 / np.bincount(bins)[bins])
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    """Return the context in which the config's precision holds."""
+    precision = config["precision"]
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32")
+
+
+def pick_device() -> torch.device:
+    """Return the GPU that Ray, or CUDA_VISIBLE_DEVICES, gave this process; else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def seed_epoch(seed: int, epoch: int) -> None:
+    """Set torch's random state from (seed, epoch); epoch 0 is for the first weights."""
+    torch.manual_seed(derive_seed(seed, epoch))
+
+
+def derive_seed(*parts: int | str) -> int:
+    """Return a 63-bit seed that depends on all parts, and that no other parts share in practice.
+
+    Example:
+        >>> derive_seed(0, 1) != derive_seed(1, 0)
+        True
+    """
+    text = "/".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,168 @@
+"""What a Ray worker runs: one loop around the training generator, which saves a checkpoint and reports, epoch by epoch.
+
+A worker and the driver talk in messages, plain dicts: "started", then "epoch" each epoch, then "ended". The worker does
+not begin the next epoch before the driver has the last one's message in its ledger.
+"""
+
+import json
+import platform
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from tunekit import checkpoint, paths, training
+from tunekit.backbones import Backbone, register_backbone
+from tunekit.config import complete
+from tunekit.datasets import open_dataset
+from tunekit.datasets.base import Dataset
+from tunekit.errors import CheckpointError, TrainingError
+from tunekit.metrics import is_better
+from tunekit.space import Space, draw_config
+
+Message = dict[str, Any]
+TrainFunction = Callable[..., Iterator[tuple[dict[str, float], dict[str, Any]]]]
+
+
+@dataclass(frozen=True)
+class TrialSetup:
+    """What all trials of an experiment share.
+
+    Args:
+        folder: the experiment's.
+        dataset: the cache entry that holds the data, or the dataset itself.
+        space: from which a trial's params make its config.
+        metric, mode: what best means.
+        max_epochs: the most epochs a trial gets.
+        train: a training loop of the form (config, dataset, state=None) -> iterator of (metrics, state).
+        num_threads: how many threads torch may use; None leaves it as it is.
+        backbones: those that a script registered, by name: a worker knows only what it imports.
+    """
+
+    folder: Path
+    dataset: Path | Dataset
+    space: Space
+    metric: str
+    mode: str
+    max_epochs: int
+    train: TrainFunction = training.train
+    num_threads: int | None = 1
+    backbones: dict[str, Backbone] = field(default_factory=dict)
+
+
+def run_trial(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
+    """Train one trial, going on from its newest checkpoint, and yield a message at its start, each epoch and its end.
+
+    Args:
+        setup: what all trials share.
+        request: trial (its number), params (the draws that make its config), seed, and epoch: how many of its epochs
+            the ledger holds. A checkpoint ahead of that is not used.
+    """
+    yield {"kind": "started", "node": platform.node()}
+    try:
+        yield from _epochs(setup, request)
+        yield {"kind": "ended", "state": "finished"}
+    except Exception as error:  # whatever a training loop raises ends this trial, with its reason, and no other
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        yield {"kind": "ended", "state": "failed", "reason": reason, "traceback": traceback.format_exc()}
+
+
+def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
+    if setup.num_threads:
+        torch.set_num_threads(setup.num_threads)
+    drawn = draw_config(setup.space, lambda name, _: request["params"][name])
+    config = complete(drawn) if setup.train is training.train else drawn
+    config = {**config, "seed": request["seed"], "max_epochs": setup.max_epochs}
+    for name, backbone in setup.backbones.items():
+        register_backbone(name)(backbone)
+    dataset = open_dataset(setup.dataset) if isinstance(setup.dataset, Path) else setup.dataset
+    folder = paths.make_private(paths.trial_folder(setup.folder, request["trial"]))
+    state, history = newest_state(folder, request["epoch"])
+    about = {"trial": request["trial"], "seed": request["seed"], "params": request["params"]}
+    training_loop = setup.train(config, dataset, state)
+    for metrics, state_after in training_loop:
+        history.append(checked_metrics(metrics, setup.metric))
+        epoch = len(history)
+        path = paths.epoch_checkpoint(folder, epoch)
+        checkpoint.save(path, state_after, {**about, "epoch": epoch, "history": history})
+        yield {"kind": "epoch", "epoch": epoch, "metrics": history[-1]}
+        keep_newest(folder, history, setup.metric, setup.mode)
+        if epoch >= setup.max_epochs:
+            break
+
+
+def newest_state(folder: Path, epoch: int) -> tuple[dict[str, Any] | None, list[dict[str, float]]]:
+    """Return (state, history) of a trial's newest valid checkpoint that is not ahead of `epoch`; else (None, []).
+
+    Checkpoints ahead of `epoch` were never acknowledged, and are deleted.
+    """
+    for number, path in reversed(paths.epoch_checkpoints(folder).items()):
+        if number > epoch:
+            path.unlink()
+            continue
+        try:
+            state, about = checkpoint.load(path)
+        except CheckpointError:
+            continue
+        if about["epoch"] == number:
+            return state, about["history"]
+    return None, []
+
+
+def keep_newest(folder: Path, history: list[dict[str, float]], metric: str, mode: str) -> None:
+    """Give the newest epoch's checkpoint its second name if it is the best, and delete all but the two newest."""
+    best = None
+    for metrics in history[:-1]:
+        best = metrics[metric] if is_better(metrics[metric], best, mode) else best
+    epochs = paths.epoch_checkpoints(folder)
+    if is_better(history[-1][metric], best, mode):
+        aside = folder / ".best.tmp"
+        aside.unlink(missing_ok=True)
+        aside.hardlink_to(epochs[len(history)])
+        aside.replace(paths.best_checkpoint(folder))
+    for path in list(epochs.values())[:-2]:
+        path.unlink()
+
+
+def checked_metrics(metrics: Any, metric: str) -> dict[str, float]:
+    """Return an epoch's metrics as plain floats.
+
+    Raises:
+        TrainingError: they are no dict of name to number, or `metric` is missing.
+    """
+    if not isinstance(metrics, dict):
+        raise TrainingError(f"a training loop yields (metrics, state), metrics a dict; got {metrics!r}")
+    floats = {}
+    for name, value in metrics.items():
+        try:
+            floats[str(name)] = value if isinstance(value, int) else float(value)
+        except (TypeError, ValueError):
+            raise TrainingError(f"metric {name!r} must be a number, but is {value!r}") from None
+    if metric not in floats:
+        raise TrainingError(
+            f"the training loop yielded no {metric!r}, which the search optimises; it yielded {', '.join(floats)}"
+        )
+    return floats
+
+
+class RayTrial(tune.Trainable):
+    """Ray's side of a trial: each step is one message. A process runs many trials, one after the other."""
+
+    def setup(self, config: dict[str, Any], setup: TrialSetup | None = None) -> None:
+        """Start with the first trial of this process."""
+        self.trial_setup = setup
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Go over to another trial."""
+        assert self.trial_setup is not None
+        self.messages = run_trial(self.trial_setup, json.loads(new_config["request"]))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Return the next message, as JSON so that Ray takes no part in it."""
+        return {"message": json.dumps(next(self.messages))}
