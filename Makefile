@@ -13,7 +13,7 @@ INSTALLED := .venv/.installed
 .DEFAULT_GOAL := test
 
 demo: .venv
-	@$(BIN)/tunekit run --dataset digits --space digits --num-trials 12 --max-epochs 8 --confirm 0
+	@$(BIN)/tunekit run --dataset digits --space digits --num-trials 20 --max-epochs 10 --metric val_loss --confirm 3
 
 test: .venv
 	@$(BIN)/python -m pytest -q

@@ -1,15 +1,24 @@
 """run(), resume() and train() through the public face: real Ray, real training on the digits."""
 
+import itertools
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from torch import nn
 
 import tunekit
-from tunekit import choice, loguniform
+from tunekit import choice, grid, loguniform, randint, training
+from tunekit.config import complete
 from tunekit.ledger import Ledger
+from tunekit.proposer import searchers
+from tunekit.schedulers import schedulers
 
 SMALL = {"backbone": "mlp", "lr": loguniform(1e-4, 1e-1), "batch_size": choice([32, 64])}
 pytestmark = pytest.mark.usefixtures("ray")
@@ -55,9 +64,6 @@ def test_a_larger_num_trials_extends_the_search(tmp_path):
 
 
 def test_the_best_model_is_the_best_epochs(finished):
-    from tunekit import training
-    from tunekit.config import complete
-
     dataset = tunekit.load_dataset("digits")
     outputs, targets = training.predict(finished.best_model(), complete(finished.best_config), dataset, dataset.val)
     assert training.measure(outputs, targets, "classification")["accuracy"] == finished.best_value
@@ -88,6 +94,239 @@ def test_a_search_stopped_and_resumed_ends_as_if_it_had_not_been(tmp_path, finis
     assert results.dataframe["state"].tolist() == whole.dataframe["state"].tolist()
     kept = [(e.trial, e.epoch) for e in events if e.kind == "epoch"]
     assert kept == [(e.trial, e.epoch) for e in Ledger(part / "x").events() if e.kind == "epoch"][: len(kept)]
+
+
+@pytest.mark.parametrize(
+    ("searcher", "scheduler"), list(zip(sorted(searchers), itertools.cycle(sorted(schedulers)), strict=False))
+)
+def test_every_searcher_and_every_scheduler_finishes_an_experiment(searcher, scheduler, tmp_path):
+    space = {"backbone": "mlp", "lr": choice([1e-3, 1e-2]), "batch_size": choice([32, 64])}
+    results = search(tmp_path, space=space, searcher=searcher, scheduler=scheduler, num_trials=4, max_epochs=4)
+    assert len(results.dataframe) == 4
+    assert set(results.dataframe["state"]) <= {"finished", "stopped"}
+    assert not results.dataframe.duplicated(["config/lr", "config/batch_size"]).any()
+    stopped = results.dataframe[results.dataframe["state"] == "stopped"]
+    assert (stopped["num_epochs"] < 4).all()
+    assert scheduler != "none" or stopped.empty
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("scheduler", sorted(schedulers))
+@pytest.mark.parametrize("searcher", sorted(searchers))
+def test_every_searcher_and_scheduler_stopped_in_the_middle_and_resumed(searcher, scheduler, tmp_path):
+    space = {"backbone": "mlp", "lr": choice([1e-4, 1e-3, 1e-2]), "batch_size": choice([32, 64])}
+    options = {"space": space, "searcher": searcher, "scheduler": scheduler, "num_trials": 6, "max_epochs": 3}
+    _stop_after_epochs(tmp_path / "x", 4)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, **options)
+    results = search(tmp_path, **options)
+    assert len(results.dataframe) == 6
+    assert set(results.dataframe["state"]) <= {"finished", "stopped"}
+    assert not results.dataframe.duplicated(["config/lr", "config/batch_size"]).any()
+    for trial, epochs in results.history.groupby("trial")["epoch"]:
+        assert epochs.tolist() == list(range(1, len(epochs) + 1)), trial
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path, capsys):
+    _stop_after_epochs(tmp_path / "x", 2)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, num_trials=30, max_epochs=5, scheduler="none", verbose=1)
+    assert f"tunekit resume {tmp_path / 'x'}" in capsys.readouterr().out
+    results = tunekit.load_results(tmp_path / "x")
+    assert "running" not in set(results.dataframe["state"])
+    assert list(Ledger(results.folder).events())[-1].kind == "closed"
+
+
+def test_a_time_budget_ends_the_search_and_a_larger_one_extends_it(tmp_path):
+    first = search(tmp_path, num_trials=1)
+    used_s = list(Ledger(first.folder).events())[-1].at_s
+    more = search(tmp_path, num_trials=10_000, time_budget_s=4 * used_s)  # as slow as this machine is today
+    assert 1 < len(more.dataframe) < 10_000
+    kinds = [event.kind for event in Ledger(first.folder).events()]
+    again = search(tmp_path, num_trials=10_000, time_budget_s=4 * used_s)
+    assert again.history.equals(more.history)
+    assert [event.kind for event in Ledger(first.folder).events()] == [*kinds, "opened", "closed"]
+
+
+def test_a_worker_killed_is_tried_again_from_its_checkpoint(tmp_path):
+    def train(config, dataset, state=None):
+        epoch = state["epoch"] if state else 0
+        while epoch < 4:
+            epoch += 1
+            marker = tmp_path / f"killed-{config['lr']:.6f}"
+            if epoch == 3 and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield {"val_accuracy": epoch / 10, "from": state["epoch"] if state else 0}, {"epoch": epoch}
+
+    results = search(tmp_path, space={"lr": loguniform(1e-4, 1e-1)}, train=train, num_trials=1, max_epochs=4)
+    assert results.history["epoch"].tolist() == [1, 2, 3, 4]
+    assert results.history["from"].tolist() == [0, 0, 2, 2]
+    assert results.trials[0].state == "finished" and results.trials[0].num_retries == 1
+
+
+def test_a_trial_that_raises_or_diverges_ends_alone_with_its_reason(tmp_path):
+    def train(config, dataset, state=None):
+        if config["what"] == "raise":
+            raise ValueError("what a pity")
+        yield {"val_accuracy": float("nan") if config["what"] == "diverge" else 0.5}, {}
+
+    space = {"what": grid(["good", "raise", "diverge"])}
+    results = search(tmp_path, space=space, searcher="grid", train=train)
+    states = dict(zip(results.dataframe["config/what"], results.dataframe["state"], strict=True))
+    assert states == {"good": "finished", "raise": "failed", "diverge": "diverged"}
+    assert results.best_config == {"what": "good"}
+    reasons = {trial.config["what"]: trial.reason for trial in results.trials.values()}
+    assert reasons["raise"] == "ValueError: what a pity"
+    assert reasons["diverge"] == "val_accuracy was nan at epoch 1"
+    number = next(n for n, trial in results.trials.items() if trial.state == "failed")
+    assert "in train" in (results.folder / "trials" / f"{number:04d}" / "error.txt").read_text()
+
+
+def test_when_the_first_trials_fail_alike_the_search_says_so_once(tmp_path):
+    def train(config, dataset, state=None):
+        raise ValueError("no such file")
+        yield
+
+    with pytest.raises(tunekit.TrainingError, match="the first 3 trials failed alike: ValueError: no such file"):
+        search(tmp_path, space={"lr": loguniform(1e-4, 1e-1)}, train=train, num_trials=50)
+    assert len(tunekit.load_results(tmp_path / "x").dataframe) < 10
+
+
+def test_a_trial_that_hangs_is_killed_and_tried_again(tmp_path):
+    def train(config, dataset, state=None):
+        yield {"val_accuracy": 0.1}, {"epoch": 1}
+        if not state:
+            time.sleep(3600)
+        yield {"val_accuracy": 0.2}, {"epoch": 2}
+
+    space = {"lr": loguniform(1e-4, 1e-1)}
+    results = search(tmp_path, space=space, train=train, num_trials=1, max_epochs=2, trial_timeout_s=3)
+    assert results.trials[0].num_retries == 1
+    assert results.dataframe["state"].tolist() == ["finished"]
+
+
+def test_confirm_trains_winner_and_default_again_and_gives_a_verdict(tmp_path):
+    space = {"backbone": "mlp", "lr": choice([1e-3, 1e-5])}
+    results = search(tmp_path, space=space, num_trials=2, confirm=2, max_epochs=3, start_from=[{"lr": 1e-5}])
+    assert len(results.dataframe) == 2
+    roles = [trial.role for trial in results.trials.values()]
+    assert roles == ["search"] * 2 + ["winner"] * 2 + ["default"] * 2
+    assert results.trials[1].source == "start_from" and results.trials[1].config["lr"] == 1e-5
+    assert results.verdict.word in ("better", "worse", "no difference shown")
+    seeds = {trial.seed for trial in results.trials.values()}
+    assert len(seeds) == 4  # two of the search, and the same two for winner and default
+
+
+def test_a_model_of_ones_own_and_a_backbone_registered_in_a_script(tmp_path):
+    def wide(config, dataset):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, config["width"]), nn.ReLU(), nn.Linear(config["width"], 10))
+
+    tunekit.register_backbone("wide_of_this_test")(wide)
+    space = {"backbone": choice([wide, "mlp", "wide_of_this_test"]), "width": randint(8, 16)}
+    results = search(tmp_path, space=space, num_trials=3, max_epochs=1, searcher="random")
+    assert set(results.dataframe["state"]) <= {"finished", "stopped"}
+    assert isinstance(results.best_model(), nn.Module)
+
+
+def test_a_dataset_made_of_arrays(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (200, 12, 12, 3)).astype(np.uint8)
+    values = images.reshape(200, -1).mean(1)
+    dataset = tunekit.Dataset.from_arrays(train=(images, values))
+    results = tunekit.run(SMALL, dataset, num_trials=2, max_epochs=1, verbose=0, folder=tmp_path)
+    assert results.metric == "val_mse" and results.mode == "min"
+    assert {"test_mse", "test_pearson"} <= set(results.test())
+
+
+def test_resume_from_the_folder_alone(tmp_path):
+    _stop_after_epochs(tmp_path / "x", 2)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, num_trials=4, max_epochs=3)
+    results = tunekit.resume(tmp_path / "x", verbose=0)
+    assert len(results.dataframe) == 4
+    assert set(results.dataframe["state"]) <= {"finished", "stopped"}
+
+
+def test_another_space_is_another_experiment_and_a_name_belongs_to_one(tmp_path):
+    first = search(tmp_path, num_trials=1, max_epochs=1)
+    with pytest.raises(tunekit.ExperimentError, match="asked for max_epochs=1, but now it is 2"):
+        search(tmp_path, num_trials=1, max_epochs=2)
+    other = search(
+        tmp_path, num_trials=1, max_epochs=1, name=None, space={**SMALL, "momentum": 0.5, "optimizer": "sgd"}
+    )
+    assert other.folder != first.folder
+
+
+def test_a_second_run_of_the_same_name_is_refused_while_the_first_goes_on(tmp_path):
+    search(tmp_path, num_trials=1, max_epochs=1)
+    ledger = Ledger(tmp_path / "x", write=True)
+    with pytest.raises(tunekit.ExperimentError, match="in use by another run"):
+        search(tmp_path, num_trials=2, max_epochs=1)
+    ledger.close()
+
+
+def test_the_test_split_is_opened_once(finished):
+    first = finished.test()
+    assert first["times_opened"] == 1
+    assert first["interval"][0] <= first["test_accuracy"] <= first["interval"][1]
+    assert sum(map(sum, first["confusion"])) == first["num_images"] == 359
+    assert finished.test() == first
+    assert finished.test(again=True)["times_opened"] == 2
+    assert set(first["per_class"]) == set("0123456789")
+
+
+def test_train_runs_in_this_process_and_goes_on(tmp_path):
+    here = []
+
+    def train(config, dataset, state=None):
+        here.append(os.getpid())
+        yield from training.train(complete(config), dataset, state)
+
+    results = tunekit.train({"backbone": "mlp"}, "digits", train=train, max_epochs=2, folder=tmp_path, verbose=0)
+    assert here == [os.getpid()]
+    assert results.best_epoch in (1, 2)
+    tunekit.train({"backbone": "mlp"}, "digits", train=train, max_epochs=2, folder=tmp_path, verbose=0)
+    assert len(here) == 1
+
+
+BAD = [
+    ({"space": {}}, tunekit.SpaceError, "not empty"),
+    ({"space": {"lr": 0.1}}, tunekit.SpaceError, "only constants"),
+    ({"space": {"lr": grid([0.1])}}, tunekit.SpaceError, "searcher='grid'"),
+    ({"searcher": "grid"}, tunekit.SpaceError, "a range"),
+    ({"space": {"lrr": loguniform(0.1, 1)}}, tunekit.UnknownNameError, "did you mean 'lr'"),
+    ({"space": {"momentum": choice([0.1, 0.9])}}, tunekit.ConfigError, "no effect"),
+    ({"space": {"lr": choice([0.1, -1])}}, tunekit.ConfigError, "lr must be a number above 0"),
+    ({"space": {"batch_size": choice([32, 5000])}}, tunekit.ConfigError, "has 1259 images"),
+    ({"space": {"backbone": choice(["cnn", "resnet81"])}}, tunekit.UnknownNameError, "resnet18"),
+    ({"space": {"backbone": choice(["cnn", "lenet"])}}, tunekit.ConfigError, "12"),
+    ({"metric": "accuracy"}, tunekit.UnknownNameError, "val_accuracy"),
+    ({"mode": "maximum"}, tunekit.ConfigError, "'max' or 'min'"),
+    ({"num_trials": 0}, tunekit.ConfigError, "num_trials"),
+    ({"max_epochs": 1.5}, tunekit.ConfigError, "max_epochs"),
+    ({"time_budget_s": -1}, tunekit.ConfigError, "time_budget_s"),
+    ({"gpus_per_trial": "some"}, tunekit.ConfigError, "gpus_per_trial"),
+    ({"name": "a/b"}, tunekit.ConfigError, "no slash"),
+    ({"name": ".."}, tunekit.ConfigError, "no slash"),
+    ({"start_from": [{"lr": 5.0}]}, tunekit.SpaceError, "lies outside"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), BAD, ids=[str(options) for options, _, _ in BAD])
+def test_what_cannot_work_is_said_before_any_trial(options, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        search(tmp_path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def _stop_after_epochs(folder: Path, count: int) -> None:
+    """Press Ctrl-C, from a thread, when an experiment has come so far."""
+
+    def press() -> None:
+        _wait_for_epochs(folder, count)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
 
 
 def _wait_for_epochs(folder: Path, count: int) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         UnknownNameError,
     )
     from tunekit.experiment import resume, run, train
+    from tunekit.inference import TrainedModel, load_model
     from tunekit.ledger import Trial
     from tunekit.results import Results, load_results
 
@@ -40,6 +41,7 @@ __all__ = [
     "MissingExtraError",
     "Results",
     "SpaceError",
+    "TrainedModel",
     "TrainingError",
     "Trial",
     "TunekitError",
@@ -47,6 +49,7 @@ __all__ = [
     "choice",
     "grid",
     "load_dataset",
+    "load_model",
     "load_results",
     "loguniform",
     "randint",
@@ -58,7 +61,7 @@ __all__ = [
     "uniform",
 ]
 # Loaded when first asked for: torch and Ray take seconds to import, which `tunekit --help` need not wait for.
-_HOMES = ("errors", "distributions", "ledger", "datasets", "backbones", "results", "experiment")
+_HOMES = ("errors", "distributions", "ledger", "datasets", "backbones", "inference", "results", "experiment")
 
 
 def __getattr__(name: str) -> Any:

@@ -77,7 +77,7 @@ def _header(path: Path) -> dict[str, str]:
 def _digest(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> str:
     digest = hashlib.sha256()
     for key in ("format", "state", "about"):
-        digest.update(f"{key}={header[key]}\n".encode())
+        digest.update(f"{key}={header.get(key)}\n".encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
@@ -86,9 +86,11 @@ def _digest(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> str:
 
 def _pack(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
     """Return `value` as JSON, its tensors moved into `tensors` under their place in it."""
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized:
+        while name in tensors:  # {"a.b": ..., "a": {"b": ...}}, or {1: ..., "1": ...}
+            name += "'"
         tensors[name] = value.detach().cpu().contiguous().clone()  # a copy: safetensors refuses shared memory
-        return {"tensor": name}
+        return {"channels_last" if _is_channels_last(value) else "tensor": name}
     if isinstance(value, dict):
         return {"dict": [[_key(key, name), _pack(item, tensors, f"{name}.{key}")] for key, item in value.items()]}
     if isinstance(value, list | tuple):
@@ -96,10 +98,15 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
         return {type(value).__name__ if type(value) in (list, tuple) else "list": items}
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    kind = "sparse or quantized tensor" if isinstance(value, torch.Tensor) else type(value).__name__
     raise CheckpointError(
-        f"{name} in the state is a {type(value).__name__}: a state may hold tensors, numbers, strings, None, and "
+        f"{name} in the state is a {kind}: a state may hold plain tensors, numbers, strings, None, and "
         "dicts, lists and tuples of them; convert it (e.g. with torch.from_numpy or .item())"
     )
+
+
+def _is_channels_last(tensor: torch.Tensor) -> bool:
+    return tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _key(key: Any, name: str) -> str | int:
@@ -114,6 +121,8 @@ def _unpack(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
+    if kind == "channels_last":  # fused optimizers walk parameters and moments side by side, as they lie in memory
+        return tensors[content].contiguous(memory_format=torch.channels_last)
     if kind == "dict":
         return {key: _unpack(item, tensors) for key, item in content}
     items = [_unpack(item, tensors) for item in content]

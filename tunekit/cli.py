@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tunekit.commands import COMMANDS, Experiment
 from tunekit.errors import ConfigError, TunekitError
 
 app = typer.Typer(
@@ -27,7 +28,6 @@ OnBadImage = Annotated[str, typer.Option(help="error, or skip.")]
 Verbose = Annotated[int, typer.Option(help="0 is silent.")]
 Name = Annotated[str | None, typer.Option(help="Of the experiment  [default: made from what was asked]")]
 Folder = Annotated[Path, typer.Option(help="Where experiments lie.")]
-Experiment = Annotated[Path, typer.Argument(help="An experiment's folder.")]
 
 
 @app.command()
@@ -99,86 +99,14 @@ def resume(experiment: Experiment, verbose: Verbose = 1) -> None:
     _print_results(tunekit.resume(experiment, verbose=verbose))
 
 
-@app.command()
-def test(
-    experiment: Experiment,
-    again: Annotated[bool, typer.Option("--again", help="Look once more, after the winner changed.")] = False,
-) -> None:
-    """Open the test split, once: the best model's figures."""
-    import json
-
-    import tunekit
-
-    print(json.dumps(tunekit.load_results(experiment).test(again=again), indent=2))
+for command in COMMANDS:
+    app.command()(command)
 
 
-@app.command()
-def results(
-    experiment: Experiment,
-    csv: Annotated[Path | None, typer.Option(help="Write the trial table here instead of printing.")] = None,
-) -> None:
-    """Print an experiment's trials and its best config."""
-    import tunekit
-    from tunekit.summary import print_trials
-
-    found = tunekit.load_results(experiment)
-    if csv is None:
-        print_trials(found)
-    else:
-        found.dataframe.to_csv(csv, index=False)
-        print(f"{len(found.dataframe)} trials written to {csv}")
-
-
-@app.command()
-def describe(
-    backbone: Annotated[str, typer.Argument(help="A backbone's name; leave it out for a list.")] = "",
-    image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 32,
-    channels: Annotated[int, typer.Option(help="1 for grey, 3 for colour.")] = 3,
-    classes: Annotated[int, typer.Option(help="How many classes.")] = 10,
-) -> None:
-    """Print a backbone's layers with their output shapes: tunekit describe lenet --image-size 28 --channels 1"""
-    from tunekit.summary import print_backbone, print_backbones
-
-    if backbone:
-        print_backbone(backbone, image_size, channels, classes)
-    else:
-        print_backbones()
-
-
-@app.command()
-def datasets() -> None:
-    """List the datasets that have a name."""
-    from tunekit.datasets import DATASETS
-    from tunekit.summary import print_docs
-
-    print_docs({name: DATASETS[name] for name in DATASETS})
-
-
-@app.command()
-def spaces() -> None:
-    """List the ready-made search spaces, and the config keys."""
-    from tunekit.summary import print_config_keys, print_spaces
-
-    print_spaces()
-    print_config_keys()
-
-
-@app.command()
-def download(
-    dataset: Annotated[str, typer.Argument(help="mnist, fashion_mnist or cifar10.")],
-    data_dir: Annotated[Path, typer.Option(help="Where to put it.")] = Path("data"),
-) -> None:
-    """Fetch a named dataset's files."""
-    from tunekit.datasets import load_dataset
-
-    loaded = load_dataset(dataset, data_dir=data_dir, download=True)
-    print(f"{loaded.name}: {loaded.num_images} images in {data_dir}")
-
-
-def main() -> None:
-    """Run the command line."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: the program's own arguments when None. Ends in SystemExit where something is wrong."""
     try:
-        app(standalone_mode=False)
+        app(arguments, standalone_mode=False)
     except TunekitError as error:
         _fail(str(error))
     except typer.Exit as error:
@@ -198,9 +126,11 @@ def _fail(message: str) -> None:
 
 def _space_of(dataset: str) -> str:
     from tunekit.asked import space_names
+    from tunekit.datasets import load_dataset
 
     if dataset in space_names():
         return dataset
+    load_dataset(dataset)  # raises, where it is no dataset either
     raise ConfigError(f"--space is needed for dataset {dataset!r}; known spaces: {', '.join(space_names())}")
 
 

@@ -7,7 +7,7 @@ from tunekit.errors import ConfigError, UnknownNameError, unknown_name
 from tunekit.optimization import lr_schedules, optimizers
 
 AUGMENTATIONS = ("none", "flip", "crop", "flip_crop")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class Key(NamedTuple):

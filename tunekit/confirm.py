@@ -1,5 +1,6 @@
 """Is the winner really better than the default config? Both are trained again, on seeds that chose neither."""
 
+import math
 import statistics
 from typing import NamedTuple
 
@@ -60,11 +61,11 @@ def default_of(trials: dict[int, Trial]) -> Trial | None:
 def propose_confirmations(ledger: Ledger, metric: str, mode: str, seed: int, num_seeds: int) -> None:
     """Write the trials that confirm into the ledger: winner and default config, on `num_seeds` new seeds each.
 
-    Those that are there already, from an earlier call, are not written again.
+    Those that are there already, from an earlier call, are not written again; none if the default config won.
     """
     trials = ledger.trials()
     winner, default = winner_of(trials, metric, mode), default_of(trials)
-    if winner is None or default is None:
+    if winner is None or default is None or winner.params == default.params:
         return
     for role, trial in (("winner", winner), ("default", default)):
         known = {t.seed for t in trials.values() if t.role == role and t.params == trial.params}
@@ -100,8 +101,10 @@ def verdict_of(trials: dict[int, Trial], metric: str, mode: str) -> Verdict | No
 
 
 def _welch_interval(a: list[float], b: list[float]) -> tuple[float, float]:
+    difference = statistics.mean(a) - statistics.mean(b)
     if statistics.variance(a) + statistics.variance(b) == 0:
-        difference = statistics.mean(a) - statistics.mean(b)
         return difference, difference
-    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
-    return float(interval.low), float(interval.high)
+    of_a, of_b = statistics.variance(a) / len(a), statistics.variance(b) / len(b)  # the variances of the means
+    freedom = (of_a + of_b) ** 2 / (of_a**2 / (len(a) - 1) + of_b**2 / (len(b) - 1))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(of_a + of_b)
+    return difference - half, difference + half

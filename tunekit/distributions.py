@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tunekit.errors import SpaceError
+from tunekit.quantiles import alike, quantile, share_below
+
+SMALLEST_SHARE = 1e-6  # how much is cut off at either end, where a normal distribution goes to infinity
 
 
 class Choice(NamedTuple):
@@ -22,7 +25,68 @@ class Choice(NamedTuple):
 
     def option(self, label: Any) -> Any:
         """Return the option that a label stands for."""
-        return self.options[_index(self.labels, label)]
+        return self.options[self.labels.index(label)]
+
+
+class TransformedDistribution(FloatDistribution):
+    """A distribution that Optuna lacks: Optuna draws a share from 0 to 1, and a config gets the quantile at it.
+
+    Args:
+        parameters: of the distribution, as in `tunekit.quantiles`.
+
+    Source: inverse transform sampling; L. Devroye, Non-Uniform Random Variate Generation (1986), chapter II.2.
+    """
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        super().__init__(SMALLEST_SHARE, 1 - SMALLEST_SHARE)
+        self.parameters = parameters
+
+    def share(self, value: Any) -> float:
+        """Return the share that a value of the distribution is drawn by."""
+        return min(max(share_below(self.parameters, value), self.low), self.high)
+
+    def holds(self, value: Any) -> bool:
+        """Return whether the value is one that can be drawn."""
+        if "values" in self.parameters:
+            pairs = zip(self.parameters["values"], self.parameters["probabilities"], strict=True)
+            return any(alike(known, value) for known, probability in pairs if probability)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return alike(quantile(self.parameters, self.share(value)), value)
+
+
+def value_of(distribution: BaseDistribution, drawn: Any) -> Any:
+    """Return what a config gets for what Optuna drew.
+
+    Example:
+        >>> value_of(TransformedDistribution({"distribution": "q_normal", "mu": 64, "sigma": 16, "q": 8}), 0.9)
+        88
+    """
+    return quantile(distribution.parameters, drawn) if isinstance(distribution, TransformedDistribution) else drawn
+
+
+def drawn_for(distribution: BaseDistribution, value: Any) -> Any:
+    """Return what Optuna must draw for a config to get a value, the reverse of `value_of`."""
+    if isinstance(distribution, TransformedDistribution):
+        return distribution.share(value)
+    return label_of(value) if isinstance(distribution, CategoricalDistribution) else value
+
+
+def extremes(distribution: Any) -> list[Any]:
+    """Return the smallest and the largest value of a distribution; every one where they are listed; a constant itself.
+
+    Example:
+        >>> extremes(randint(1, 4)), extremes("sgd")
+        ([1, 4], ['sgd'])
+    """
+    if not isinstance(distribution, BaseDistribution):
+        return [distribution]
+    if isinstance(distribution, TransformedDistribution) and "values" in distribution.parameters:
+        return [value for value in distribution.parameters["values"] if distribution.holds(value)]
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
+    return [value_of(distribution, low), value_of(distribution, high)]
 
 
 def uniform(low: float, high: float) -> FloatDistribution:
@@ -76,24 +140,28 @@ def grid(options: Sequence[Any]) -> Choice:
     """Return a choice of which every option is tried; only searcher="grid" can promise that.
 
     Example:
-        >>> [config["lr"] for config in grid_configs({"lr": grid([0.1, 0.01])})]
-        [0.1, 0.01]
+        >>> grid([0.1, 0.01]).every
+        True
     """
     return _make_choice(options, every=True)
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:
     """Return whether a distribution can give a value."""
+    if isinstance(distribution, TransformedDistribution):
+        return distribution.holds(value)
     if isinstance(distribution, CategoricalDistribution):
         choices = distribution.choices
         return any(value == known and isinstance(known, bool) == isinstance(value, bool) for known in choices)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return False
     return distribution._contains(distribution.to_internal_repr(value))
 
 
-def middle(distribution: FloatDistribution | IntDistribution) -> float | int:
-    """Return the middle of a range: of its logarithm where it is drawn by that."""
+def middle(distribution: Any) -> Any:
+    """Return the middle of a range, of its logarithm where it is drawn by that; the first of choices."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[0]
     low, high, step = distribution.low, distribution.high, distribution.step
     value = math.sqrt(low * high) if distribution.log else (low + high) / 2
     value = low + round((value - low) / step) * step if step else value
@@ -110,6 +178,9 @@ def in_words(distribution: Any) -> str:
     if isinstance(distribution, Choice | CategoricalDistribution):
         options = distribution.labels if isinstance(distribution, Choice) else distribution.choices
         return f"{'grid' if getattr(distribution, 'every', False) else 'choice'}({list(options)})"
+    if isinstance(distribution, TransformedDistribution):
+        named = [f"{key}={value}" for key, value in distribution.parameters.items() if key != "distribution"]
+        return f"{distribution.parameters['distribution']}({', '.join(named)})"
     if isinstance(distribution, FloatDistribution | IntDistribution):
         kind = "randint" if isinstance(distribution, IntDistribution) else "uniform"
         step = f", step={distribution.step}" if distribution.step not in (None, 1) else ""
@@ -132,7 +203,8 @@ def from_ray(key: str, value: Any) -> Any:
         low, high = _bounds(key, value.lower, value.upper)
         return FloatDistribution(low, high, log=log, step=step)
     if kind == "Integer" and not (log and step):  # Ray's upper bound is not itself drawn
-        return IntDistribution(value.lower, value.upper - (0 if step else 1), log=log, step=step or 1)
+        low, high = map(int, _bounds(key, value.lower, value.upper))
+        return IntDistribution(low, high - (0 if step else 1), log=log, step=step or 1)
     raise SpaceError(f"{key}: Ray Tune's {value} cannot be searched here; use uniform, loguniform, randint or choice")
 
 
@@ -166,13 +238,6 @@ def _make_choice(options: Sequence[Any], every: bool) -> Choice:
             raise SpaceError(f"a dict in a {word} needs a 'name', which becomes its value, but {option!r} has none")
     labels = made.labels
     for label in labels:
-        if sum(label == other and type(label) is type(other) for other in labels) > 1:
-            raise SpaceError(f"{word} holds {label!r} twice")
+        if labels.count(label) > 1:  # True and 1 are equal, and Optuna could not tell them apart
+            raise SpaceError(f"{word} holds {label!r} twice: {list(labels)}")
     return made
-
-
-def _index(labels: Sequence[Any], label: Any) -> int:
-    for number, known in enumerate(labels):
-        if known == label and type(known) is type(label):
-            return number
-    return list(labels).index(label)

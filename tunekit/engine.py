@@ -1,7 +1,7 @@
 """Ray Tune, set up for one experiment: the only file that builds a Tuner."""
 
 import os
-from typing import Any
+from collections.abc import Callable
 
 import ray
 from ray import tune
@@ -10,6 +10,7 @@ from tunekit.asked import Asked
 from tunekit.cluster import ray_session
 from tunekit.datasets import publish
 from tunekit.ledger import Ledger
+from tunekit.proposer import Proposer
 from tunekit.recorder import RayCallback, RayStopper, Recorder
 from tunekit.schedulers import RayScheduler
 from tunekit.searchers import RaySearcher
@@ -33,13 +34,18 @@ class Engine:
         self.cpus_per_trial, self.gpus_per_trial = cpus_per_trial, gpus_per_trial
         self.trial_timeout_s, self.address = trial_timeout_s, address
 
-    def search(self, proposer: Any, num_trials: int) -> None:
-        """Run every trial that has not ended, and propose new ones up to `num_trials`. Starts Ray only if need be."""
+    def search(self, proposer: Proposer, num_trials: int, confirm: Callable[[], None]) -> None:
+        """Run every trial that has not ended, propose new ones up to `num_trials`, then confirm.
+
+        Ray is started only if there is something to run.
+        """
         if self.recorder.stop_reason():
             return
-        proposed = sum(trial.role == "search" for trial in self.ledger.trials().values())
-        if not self.ledger.unfinished and proposed >= num_trials:
-            return
+        if sum(trial.role == "search" for trial in self.ledger.trials().values()) >= num_trials:
+            if not self.ledger.unfinished:
+                confirm()
+            if not self.ledger.unfinished:
+                return
         setup = TrialSetup(
             self.ledger.folder.resolve(), publish(self.asked.dataset), self.asked.space, self.asked.metric,
             self.asked.mode, self.asked.max_epochs, self.asked.train, self.cpus_per_trial,
@@ -47,7 +53,7 @@ class Engine:
         )  # fmt: skip
         with ray_session(self.address) as scratch:
             resources = {"cpu": self.cpus_per_trial, "gpu": self._gpus()}
-            searcher = RaySearcher(self.ledger, proposer, num_trials, lambda: num_slots(resources))
+            searcher = RaySearcher(self.ledger, proposer, num_trials, lambda: num_slots(resources), confirm)
             os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, num_slots(resources)))  # start workers side by side
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(RayTrial, setup=setup), resources),

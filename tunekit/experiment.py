@@ -112,12 +112,13 @@ def run(
         num_trials = len(proposer.grid) or num_trials
         engine = Engine(asked, ledger, recorder, cpus_per_trial, gpus_per_trial, trial_timeout_s, address)
         with live.view(place, num_trials, max_epochs, asked.metric, asked.mode, verbose), interruptible(recorder):
-            engine.search(proposer, num_trials)
-            if confirm and not recorder.stop_reason():
-                propose_confirmations(ledger, asked.metric, asked.mode, seed, confirm)
-                engine.search(proposer, num_trials)
+            engine.search(
+                proposer,
+                num_trials,
+                lambda: propose_confirmations(ledger, asked.metric, asked.mode, seed, confirm),
+            )
         finish(recorder, place, verbose)
-    return load_results(place, dataset=data)
+    return load_results(place, dataset=data, space=asked.space)
 
 
 def train(
@@ -169,7 +170,7 @@ def train(
                     if recorder.record(number, message) or recorder.stop_reason():
                         break
         finish(recorder, place, verbose)
-    return load_results(place, dataset=data)
+    return load_results(place, dataset=data, space=config)
 
 
 def resume(folder: str | Path, *, verbose: int = 1, address: str | None = None) -> Results:

@@ -14,18 +14,24 @@ MOST_WHOLE_NUMBERS = 1000  # of one range that a grid counts through
 
 
 def grid_configs(space: Space) -> Iterator[Config]:
-    """Yield every combination of the space's choices, the last name varying fastest.
+    """Yield every combination of the space's choices and small ranges of whole numbers, the last name varying fastest.
 
     Raises:
         SpaceError: the space holds a continuous range.
+
+    Example:
+        >>> from tunekit.distributions import choice, randint
+        >>> [tuple(config.values()) for config in grid_configs({"a": choice(["none", "flip"]), "b": randint(1, 2)})]
+        [('none', 1), ('none', 2), ('flip', 1), ('flip', 2)]
     """
 
     def expand(space: Space) -> Iterator[Config]:
-        parts = [[(key, option) for option in _every_value(key, value)] for key, value in space.items()]
+        parts = [
+            [part for option in _every_value(key, value) for part in _branches(key, option, expand)]
+            for key, value in space.items()
+        ]
         for combination in itertools.product(*parts):
-            branches = [list(_branches(key, option, expand)) for key, option in combination]
-            for parts_of_one in itertools.product(*branches):
-                yield {key: value for part in parts_of_one for key, value in part.items()}
+            yield {key: value for part in combination for key, value in part.items()}
 
     return expand(space)
 
@@ -42,6 +48,8 @@ def _branches(key: str, option: Any, expand: Callable[[Space], Iterator[Config]]
 def _every_value(key: str, value: Any) -> Sequence[Any]:
     if isinstance(value, Choice):
         return value.options
+    if isinstance(value, IntDistribution) and (value.high - value.low) // value.step < MOST_WHOLE_NUMBERS:
+        return range(value.low, value.high + 1, value.step)
     if isinstance(value, BaseDistribution):
         raise SpaceError(
             f"{key} is {in_words(value)}, a range, of which searcher='grid' cannot try every value: write "

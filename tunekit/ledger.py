@@ -1,9 +1,8 @@
 """The record of an experiment: every event in order, in one SQLite file that the driver alone writes.
 
-An event is a row: a trial was proposed, started, reached the end of an epoch, ended. Rows are only ever added, each in
-a transaction of its own that is on disk before anything else hears of it. All else (the state of a trial, what the
-searcher has heard, what the scheduler compares) is worked out from the events, so that a search that goes on after a
-crash knows exactly what it knew.
+An event is a row: a trial was proposed, started, reached the end of an epoch, ended. Rows are only ever added, and are
+on disk before anything else hears of them. All else (the state of a trial, what the searcher has heard, what the
+scheduler compares) is worked out from the events, so that a search that goes on after a crash knows what it knew.
 """
 
 import fcntl
@@ -29,8 +28,7 @@ CREATE TABLE IF NOT EXISTS events (
     time REAL NOT NULL,      -- seconds since 1970 by the clock on the wall: a label, never computed with
     at_s REAL NOT NULL,      -- seconds that the search has run for, over all its sessions
     kind TEXT NOT NULL,      -- opened proposed started epoch retry ended closed
-    trial INTEGER,
-    epoch INTEGER,
+    trial INTEGER, epoch INTEGER,
     data TEXT NOT NULL       -- JSON
 );
 CREATE UNIQUE INDEX IF NOT EXISTS one_epoch ON events (trial, epoch) WHERE kind = 'epoch';
@@ -58,7 +56,7 @@ class Trial:
 
     Args:
         number: from 0, in the order proposed.
-        config: the values drawn, and the space's constants.
+        config: the values drawn, and the space's constants; params are the draws alone.
         role: "search", or "winner" or "default" for a trial that confirms.
         source: where the config came from: "default", "start_from", or the searcher's name.
         seed: what its random numbers come from.
@@ -128,11 +126,12 @@ class Ledger:
         self._copy: tempfile.TemporaryDirectory | None = None
         try:
             self._connection = self._open_to_write() if write else self._open_to_read()
+            last = self._connection.execute("SELECT max(at_s) FROM events").fetchone()[0]
+            self._began = time.monotonic() - (last or 0.0)
+            trials = self.trials() if write else {}
         except sqlite3.Error as error:
-            raise ExperimentError(f"the ledger of {folder} cannot be opened: {error}") from None
-        last = self._connection.execute("SELECT max(at_s) FROM events").fetchone()[0] or 0.0
-        self._began = time.monotonic() - last
-        trials = self.trials() if write else {}
+            self._give_back()
+            raise ExperimentError(f"the ledger of {folder} cannot be read: {error}") from None
         self.next_number = max(trials, default=-1) + 1
         self.unfinished = {number: trial for number, trial in trials.items() if trial.state not in ENDED}
 
@@ -156,7 +155,6 @@ class Ledger:
             path.chmod(0o600)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA query_only=ON")
-        connection.execute("SELECT max(number) FROM events")
         return connection
 
     @property
@@ -168,18 +166,17 @@ class Ledger:
         """Add one event; it is on disk when this returns.
 
         Raises:
-            ExperimentError: it cannot be written (disk full), or this epoch or end of a trial is there already.
+            ExperimentError: it cannot be written (disk full), the trial has ended, or this epoch is there already.
         """
+        if trial is not None and kind != "proposed" and trial not in self.unfinished:
+            raise ExperimentError(f"the ledger of {self.folder} takes no {kind!r} of trial {trial}: it is not running")
         row = (time.time(), self.now_s, kind, trial, epoch, json.dumps(data))
+        insert = "INSERT INTO events (time, at_s, kind, trial, epoch, data) VALUES (?, ?, ?, ?, ?, ?)"
         try:
-            cursor = self._connection.execute(
-                "INSERT INTO events (time, at_s, kind, trial, epoch, data) VALUES (?, ?, ?, ?, ?, ?)", row
-            )
+            cursor = self._connection.execute(insert, row)
         except sqlite3.Error as error:
-            raise ExperimentError(
-                f"the ledger of {self.folder} cannot be written ({error}): what it holds is safe; make room, or mend "
-                "the folder's permissions, and run the same command again"
-            ) from None
+            mend = "what it holds is safe; make room, or mend the folder's permissions, and run the same command again"
+            raise ExperimentError(f"the ledger of {self.folder} cannot be written ({error}): {mend}") from None
         event = Event(cursor.lastrowid or 0, row[0], row[1], kind, trial, epoch, data)
         if trial is not None:
             trials_from([event], self.unfinished)
@@ -203,6 +200,9 @@ class Ledger:
     def close(self) -> None:
         """Close the file and give the lock back."""
         self._connection.close()
+        self._give_back()
+
+    def _give_back(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
         if self._copy is not None:
@@ -240,12 +240,10 @@ def _take_lock(folder: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise ExperimentError(
-            f"{folder} is in use by another run: wait for it, stop it, or choose another name"
-        ) from None
+        raise ExperimentError(f"{folder} is in use by another run: wait for it, or choose another name") from None
     return lock
 
 
 def who_am_i() -> dict[str, Any]:
-    """Return what tells this process from others, for the ledger."""
+    """Return what tells this process from others."""
     return {"pid": os.getpid(), "host": socket.gethostname()}

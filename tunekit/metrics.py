@@ -26,8 +26,13 @@ def metric_names(task: str) -> list[str]:
 
 
 def classification_metrics(outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
-    """Return the accuracy of logits (N, num_classes) for class numbers (N,), 0..1."""
-    return {"accuracy": (outputs.argmax(1) == targets).float().mean().item()}
+    """Return the accuracy of logits (N, num_classes) for class numbers (N,), 0..1.
+
+    It is NaN where a logit is not finite: a model that diverged still has a largest output, which means nothing.
+    """
+    if not bool(outputs.isfinite().all()):
+        return {"accuracy": math.nan}
+    return {"accuracy": (outputs.argmax(1) == targets).double().mean().item()}
 
 
 def regression_metrics(outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
@@ -36,8 +41,8 @@ def regression_metrics(outputs: torch.Tensor, targets: torch.Tensor) -> dict[str
     r2 and pearson are NaN where the targets, or for pearson the predictions, do not vary.
 
     Example:
-        >>> regression_metrics(torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([1.0, 2.0, 3.0]))["mse"]
-        0.3333333432674408
+        >>> regression_metrics(torch.tensor([[1.0], [2.0], [5.0]]), torch.tensor([1.0, 2.0, 3.0]))["mae"]
+        0.6666666666666666
     """
     predicted, targets = outputs.reshape(len(targets)).double(), targets.double()
     error = predicted - targets
@@ -105,3 +110,26 @@ def classification_report(outputs: torch.Tensor, targets: torch.Tensor, classes:
         for name, r, t in zip(classes, right, totals, strict=True)
     }
     return {"interval": wilson_interval(sum(right), len(targets)), "per_class": per_class, "confusion": confusion}
+
+
+def pairwise_accuracy(predicted: torch.Tensor, rows: Any, comparisons: Any) -> float:
+    """Return the share of comparisons, 0..1, in which the image that people chose is predicted higher than the other.
+
+    A tie is not right. It is NaN without comparisons, or where a prediction is not finite.
+
+    Args:
+        predicted: (N,) or (N, 1), a value per image.
+        rows: (N,), each image's row in the dataset: `dataset.test.rows`.
+        comparisons: (P, 2), rows of the image chosen and of the other: `dataset.comparisons`. All are among `rows`.
+
+    Example:
+        >>> pairwise_accuracy(torch.tensor([1.0, 2.0, 3.0]), [10, 20, 30], [[20, 10], [30, 20], [10, 30]])
+        0.6666666666666666
+    """
+    rows, pairs = torch.as_tensor(rows), torch.as_tensor(comparisons).reshape(-1, 2)
+    values = torch.as_tensor(predicted).reshape(len(rows)).cpu()
+    if not len(pairs) or not bool(values.isfinite().all()):
+        return math.nan
+    order = rows.argsort()
+    chosen, other = values[order[torch.searchsorted(rows[order], pairs.T.contiguous())]]
+    return (chosen > other).double().mean().item()

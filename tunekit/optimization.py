@@ -81,6 +81,6 @@ def learning_rate(config: Config, epochs_done: float) -> float:
     """
     warmup = config["warmup_epochs"]
     if epochs_done < warmup:
-        return config["lr"] * max(epochs_done, 0.01) / warmup
+        return config["lr"] * min(max(epochs_done, 0.01) / warmup, 1.0)  # not 0 at the first step: it would be lost
     progress = (epochs_done - warmup) / max(config["max_epochs"] - warmup, 1e-9)
     return config["lr"] * lr_schedules[config["lr_schedule"]](min(progress, 1.0))

@@ -42,7 +42,7 @@ def best_checkpoint(trial_folder: Path) -> Path:
 
 def epoch_checkpoints(trial_folder: Path) -> dict[int, Path]:
     """Return the epoch checkpoints that are there, oldest first."""
-    return {int(path.stem): path for path in sorted(trial_folder.glob(f"[0-9]*{SUFFIX}")) if path.stem.isdigit()}
+    return dict(sorted((int(path.stem), path) for path in trial_folder.glob(f"[0-9]*{SUFFIX}") if path.stem.isdigit()))
 
 
 def error_txt(trial_folder: Path) -> Path:

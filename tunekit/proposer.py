@@ -4,6 +4,7 @@ A proposal is a function of the seed, the trial's number and the ledger's events
 seeded by (seed, number), for each. So a search that goes on after a crash proposes what it would have proposed.
 """
 
+import itertools
 import json
 import math
 import warnings
@@ -16,14 +17,16 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, Ra
 from optuna.trial import TrialState
 
 from tunekit.errors import SpaceError
-from tunekit.ledger import Event, Ledger, Trial
+from tunekit.grids import grid_configs
+from tunekit.ledger import Event
 from tunekit.metrics import is_better
 from tunekit.registry import Registry
-from tunekit.space import Config, Space, draw_config, grid_configs, labels, params_of
+from tunekit.space import Config, Space, draw_config, params_of
 from tunekit.training import derive_seed
 
 NUM_REDRAWS = 100  # of a config that was tried before, until the space counts as used up
 MOST_GRID_CONFIGS = 100_000
+KEEP_STATE = (CmaEsSampler, QMCSampler)  # in the study, of every draw
 
 # name -> (seed of the experiment, seed of this proposal) -> sampler; None where configs are counted off, not drawn
 searchers: Registry[Callable[[int, int], BaseSampler] | None] = Registry("searcher")
@@ -56,8 +59,17 @@ def cmaes(seed: int, proposal_seed: int) -> BaseSampler:
 
 @searchers.register("qmc")
 def qmc(seed: int, proposal_seed: int) -> BaseSampler:
-    """Scrambled Sobol points: random search that leaves no gaps. Source: Bergstra and Bengio (JMLR 2012)."""
-    return QMCSampler(seed=seed, scramble=True, warn_asynchronous_seeding=False, warn_independent_sampling=False)
+    """Scrambled Sobol points: random search that leaves no gaps. Source: Bergstra and Bengio (JMLR 2012).
+
+    In a conditional space the points lie in the default config's branch; the rest is drawn at random.
+    """
+    return QMCSampler(
+        seed=seed,
+        scramble=True,
+        independent_sampler=RandomSampler(seed=proposal_seed),
+        warn_asynchronous_seeding=False,
+        warn_independent_sampling=False,
+    )
 
 
 @searchers.register("random")
@@ -78,21 +90,26 @@ class Proposer:
 
     Raises:
         UnknownNameError: no searcher has this name.
-        SpaceError: searcher "grid" on a space with a range, or of too many configs.
+        SpaceError: a first config lies outside the space; searcher "grid" on a range, or on too many configs.
     """
 
     def __init__(
         self, space: Space, searcher: str, metric: str, mode: str, seed: int, first: Sequence[tuple[str, Config]]
     ) -> None:
         self.space, self.searcher, self.metric, self.mode, self.seed = space, searcher, metric, mode, seed
-        self.first = first
+        self.first = [(source, params_of(space, config)) for source, config in first]
         self.make_sampler = searchers[searcher]
+        self.grid = list(self._grid()) if self.make_sampler is None else []
+        self.heard: list[Event] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start with an empty study."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
+        self.study = optuna.create_study(direction="maximize" if self.mode == "max" else "minimize")
         self.optuna_trials: dict[int, optuna.Trial] = {}
         self.last_values: dict[int, list[float]] = {}
         self.tried: set[str] = set()
-        self.grid = list(self._grid()) if self.make_sampler is None else []
 
     @property
     def num_proposed(self) -> int:
@@ -101,6 +118,7 @@ class Proposer:
 
     def hear(self, event: Event) -> None:
         """Take in one event of the ledger, in order."""
+        self.heard.append(event)
         number = event.trial
         if event.kind == "proposed" and event.data["role"] == "search" and number not in self.optuna_trials:
             assert number is not None
@@ -117,50 +135,63 @@ class Proposer:
 
     def propose(self, number: int) -> tuple[str, dict[str, Any]] | None:
         """Return (source, params) of the next config, or None when every config of the space has been tried."""
-        count = self.num_proposed
+        count, first = self.num_proposed, self.first if self.make_sampler else self.grid
+        if count < len(first):
+            source, params = first[count]
+            return source, self._draw(number, source, params)
         if self.make_sampler is None:
-            return self._fixed(number, *self.grid[count]) if count < len(self.grid) else None
-        if count < len(self.first):
-            return self._fixed(number, *self.first[count])
+            return None
         for attempt in range(NUM_REDRAWS):
-            params = self._draw(number, self.searcher if attempt < 5 else "random", None, attempt)
-            if _identity(params) not in self.tried:
-                self.tried.add(_identity(params))
-                return self.searcher, params
+            drawn = self._draw(number, self.searcher if attempt < 5 else "random", None, attempt)
+            if _identity(drawn) not in self.tried:
+                break
             self.study.tell(self.optuna_trials.pop(number), state=TrialState.FAIL)  # tried before: draw again
-        return self._any_left(number)
+        else:
+            drawn = self._untried()
+            if not drawn:
+                return None
+        if attempt and isinstance(_quietly(self.make_sampler, 0, 0), KEEP_STATE):
+            self._forget_draws()
+        if number not in self.optuna_trials:
+            self._draw(number, self.searcher, drawn)
+        self.tried.add(_identity(drawn))
+        return self.searcher, drawn
 
     def _draw(self, number: int, source: str, params: dict[str, Any] | None, attempt: int = 0) -> dict[str, Any]:
         """Ask Optuna for a trial: by its sampler, or with the params given."""
-        from_sampler = source == self.searcher and self.make_sampler is not None
         seed = derive_seed(self.seed, "propose", number, attempt) % 2**32
-        sampler = _quietly(self.make_sampler, self.seed % 2**32, seed) if from_sampler and self.make_sampler else None
+        sampler: BaseSampler = RandomSampler(seed=seed)
+        if self.make_sampler and source == self.searcher:
+            made = _quietly(self.make_sampler, self.seed % 2**32, seed)
+            sampler = made if params is None or isinstance(made, KEEP_STATE) else sampler
         if params is not None:
-            self.tried.add(_identity(params))
             self.study.enqueue_trial(params)
-            if not isinstance(sampler, CmaEsSampler | QMCSampler):  # these two keep what they learnt in the study
-                sampler = None
-        self.study.sampler = sampler or RandomSampler(seed=seed)
+        self.study.sampler = sampler
         trial = _quietly(self.study.ask)
+        _quietly(lambda: trial.relative_params)  # drawn even where the params are given: see KEEP_STATE
         _quietly(draw_config, self.space, lambda name, distribution: _suggest(trial, name, distribution))
         self.optuna_trials[number] = trial
+        if params is not None:
+            self.tried.add(_identity(trial.params))
         return trial.params
 
-    def _fixed(self, number: int, source: str, config: Config) -> tuple[str, dict[str, Any]]:
-        return source, self._draw(number, source, params_of(self.space, config))
+    def _forget_draws(self) -> None:
+        """Make the study anew from what was heard, so that it is what it would be after a crash: without vain draws."""
+        heard, self.heard = self.heard, []
+        self._begin()
+        for event in heard:
+            self.hear(event)
 
-    def _any_left(self, number: int) -> tuple[str, dict[str, Any]] | None:
+    def _untried(self) -> dict[str, Any]:
         """Return a config of a small space that was not tried yet; a large one is used up after so many redraws."""
         try:
-            for count, config in enumerate(grid_configs(self.space)):
-                if count >= MOST_GRID_CONFIGS:
-                    return None
+            for config in itertools.islice(grid_configs(self.space), MOST_GRID_CONFIGS):
                 params = params_of(self.space, config)
                 if _identity(params) not in self.tried:
-                    return self.searcher, self._draw(number, self.searcher, params)
+                    return params
         except SpaceError:  # it holds a range
             pass
-        return None
+        return {}
 
     def _tell(self, number: int, state: str) -> None:
         trial, values = self.optuna_trials[number], self.last_values.pop(number, [])
@@ -174,15 +205,16 @@ class Proposer:
         else:
             self.study.tell(trial, state=TrialState.FAIL)
 
-    def _grid(self) -> Iterator[tuple[str, Config]]:
-        first = [config for _, config in self.first]
-        rest = []
-        for config in grid_configs(self.space):
-            rest.append(config)
-            if len(rest) > MOST_GRID_CONFIGS:
-                raise SpaceError(f"the grid has over {MOST_GRID_CONFIGS:,} configs: leave some options out")
-        yield from ((source, config) for source, config in self.first if config in rest)
-        yield from (("grid", config) for config in rest if config not in first)
+    def _grid(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        configs = list(itertools.islice(grid_configs(self.space), MOST_GRID_CONFIGS + 1))
+        if len(configs) > MOST_GRID_CONFIGS:
+            raise SpaceError(f"the grid has over {MOST_GRID_CONFIGS:,} configs: leave some options out")
+        seen = set()
+        rest = (("grid", params_of(self.space, config)) for config in configs)
+        for source, params in itertools.chain(self.first, rest):
+            if _identity(params) not in seen:
+                seen.add(_identity(params))
+                yield source, params
 
 
 def _quietly(function: Callable[..., Any], *arguments: Any) -> Any:

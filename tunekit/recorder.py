@@ -30,7 +30,9 @@ class Recorder:
     def __init__(self, ledger: Ledger, decisions: Decisions, keep_best: int, time_budget_s: float | None) -> None:
         self.ledger, self.decisions, self.time_budget_s = ledger, decisions, time_budget_s
         self.kept = KeptCheckpoints(ledger.folder, keep_best, decisions.metric, decisions.mode)
-        for trial in ledger.trials().values():
+        trials = ledger.trials().values()
+        self.any_epoch = any(trial.history for trial in trials)
+        for trial in trials:
             if trial.state in ("finished", "stopped"):
                 self.kept.consider(trial)
         self.interrupted = ""  # why the search ends at the next opportunity
@@ -38,7 +40,6 @@ class Recorder:
         self.note = ""  # what people should know of how the search ended
         self.error: Exception | None = None
         self.failures: list[str] = []
-        self.any_epoch = False
 
     def record(self, number: int, message: dict[str, Any]) -> bool:
         """Write down one message of a trial; return whether the trial stops here.
@@ -57,6 +58,8 @@ class Recorder:
             return self._settle(number)
         if message["kind"] == "epoch":
             self.any_epoch = True
+            if message["epoch"] <= len(self.ledger.unfinished[number].history):
+                return False  # trained again, as its checkpoint was lost or damaged; what was written down holds
             self.ledger.append("epoch", message["metrics"], number, message["epoch"])
             return self._settle(number)
         self._end(number, message["state"], message.get("reason", ""), message.get("traceback", ""))
@@ -64,10 +67,10 @@ class Recorder:
 
     def lost(self, number: int, reason: str) -> None:
         """Write down that a trial's worker died: it is tried again, up to MAX_RETRIES times."""
+        last = (reason.strip().splitlines() or ["no reason known"])[-1]
         if self.ledger.unfinished[number].num_retries < MAX_RETRIES:
-            self.ledger.append("retry", {"reason": reason.splitlines()[-1], "counts": True}, number)
+            self.ledger.append("retry", {"reason": last, "counts": True}, number)
         else:
-            last = reason.splitlines()[-1]
             self._end(number, "failed", f"its worker died {MAX_RETRIES + 1} times, at last: {last}", reason)
 
     def stop_reason(self) -> str:

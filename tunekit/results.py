@@ -14,22 +14,24 @@ from tunekit.confirm import Verdict, default_of, verdict_of, winner_of
 from tunekit.datasets import load_dataset
 from tunekit.datasets.base import Dataset
 from tunekit.errors import CheckpointError, ExperimentError
+from tunekit.inference import TrainedModel
 from tunekit.ledger import Ledger, Trial, in_use_by
 from tunekit.metrics import classification_report
-from tunekit.space import Config, draw_config, space_from_json
+from tunekit.space import Config, Space, draw_config, space_from_json
 
 
-def load_results(folder: str | Path, *, dataset: Dataset | None = None) -> "Results":
+def load_results(folder: str | Path, *, dataset: Dataset | None = None, space: Space | None = None) -> "Results":
     """Return the results in an experiment's folder, finished or not; needs that folder alone.
 
     Args:
         folder: the experiment's folder.
         dataset: the data, for `test()`; loaded from where it came when None.
+        space: what was searched, for `best_model()`; needed only where it holds functions that cannot be imported.
 
     Raises:
         ExperimentError: the folder is no experiment, or its ledger is damaged.
     """
-    return Results(Path(folder), dataset)
+    return Results(Path(folder), dataset, space)
 
 
 class Results:
@@ -37,10 +39,10 @@ class Results:
 
     Args:
         folder: the experiment's folder.
-        dataset: the data, for `test()`; loaded from where it came when None.
+        dataset, space: as in `load_results`.
     """
 
-    def __init__(self, folder: Path, dataset: Dataset | None = None) -> None:
+    def __init__(self, folder: Path, dataset: Dataset | None = None, space: Space | None = None) -> None:
         path = paths.experiment_json(folder)
         if not path.is_file():
             raise ExperimentError(f"{folder} is no experiment: it has no {path.name}")
@@ -51,7 +53,7 @@ class Results:
         self.metric: str = self.asked["metric"]
         self.mode: str = self.asked["mode"]
         self.described_dataset = Dataset.from_summary(described["dataset"])
-        self._dataset = dataset
+        self._dataset, self._space = dataset, space
         ledger = Ledger(folder)
         self.trials: dict[int, Trial] = ledger.trials()
         self.limits: dict[str, Any] = next((e.data for e in reversed(list(ledger.events())) if e.kind == "opened"), {})
@@ -138,6 +140,22 @@ class Results:
         """
         return self._model(self.best_trial)
 
+    def trained_model(self) -> TrainedModel:
+        """Return the best model with all that predicting needs; it can be exported to files.
+
+        Raises:
+            ExperimentError: as `best_model`.
+        """
+        return TrainedModel(self.best_model(), self._config(self.best_trial), self.described_dataset)
+
+    def predict(self, images: Any) -> pd.DataFrame:
+        """Return the best model's predictions for new images: see `TrainedModel.predict`."""
+        return self.trained_model().predict(images)
+
+    def export(self, path: str | Path) -> list[Path]:
+        """Write the best model to files that `tunekit.load_model` opens: see `TrainedModel.export`."""
+        return self.trained_model().export(path)
+
     def best_state(self) -> dict[str, Any]:
         """Return the state that the training loop yielded at the best epoch of the best trial."""
         return self._state(self.best_trial)
@@ -173,7 +191,7 @@ class Results:
             figures["default"] = {"trial": default.number, **self._test(default)}
         figures["times_opened"] = (known["times_opened"] if known else 0) + 1
         paths.write_json(path, figures)
-        return figures
+        return paths.read_json(path)
 
     @property
     def dataset_source(self) -> dict[str, Any]:
@@ -197,7 +215,7 @@ class Results:
         return self.dataset_source
 
     def _config(self, trial: Trial) -> Config:
-        space = space_from_json(self.asked["space"])
+        space = space_from_json(self.asked["space"]) if self._space is None else self._space
         drawn = draw_config(space, lambda name, _: trial.params[name])
         return {**complete(drawn), "max_epochs": self.asked["max_epochs"], "seed": trial.seed}
 

@@ -65,6 +65,8 @@ class Asha:
             return False
         rung = self.rungs[epoch]
         rung[trial] = value
+        if len(rung) < self.factor:
+            return False  # too few to tell: of one or two, the best third is nobody
         going_on = sorted(rung.values(), reverse=True)[: max(1, len(rung) // self.factor)]
         return value < going_on[-1]
 
@@ -99,7 +101,7 @@ class Median:
     """Stop a trial whose best value so far is worse than the median of the others' averages up to that epoch.
 
     Args:
-        max_epochs: not used; the rule holds at every epoch.
+        max_epochs: at which trials end anyway.
         grace_epochs: how many epochs every trial gets.
         min_trials: how many others must have come as far.
 
@@ -107,14 +109,14 @@ class Median:
     """
 
     def __init__(self, max_epochs: int, grace_epochs: int = 1, min_trials: int = 3) -> None:
-        self.grace_epochs, self.min_trials = grace_epochs, min_trials
+        self.max_epochs, self.grace_epochs, self.min_trials = max_epochs, grace_epochs, min_trials
         self.values: dict[int, list[float]] = defaultdict(list)
 
     def hear(self, trial: int, epoch: int, value: float) -> bool:
         """Compare the trial with those that came as far."""
         self.values[trial].append(value)
         others = [sum(seen[:epoch]) / epoch for n, seen in self.values.items() if n != trial and len(seen) >= epoch]
-        if epoch <= self.grace_epochs or len(others) < self.min_trials:
+        if not self.grace_epochs < epoch < self.max_epochs or len(others) < self.min_trials:
             return False
         others.sort()
         middle = len(others) // 2
@@ -139,9 +141,12 @@ class Decisions:
         self.rule = schedulers[scheduler](max_epochs)
         self.metric, self.mode = metric, mode
         self.latest: dict[int, tuple[int, bool]] = {}
+        search = set()  # the trials that confirm are not compared with
         for event in events:
-            if event.kind == "epoch" and self.metric in event.data:
-                self.decide(event.trial or 0, event.epoch or 0, event.data[self.metric])
+            if event.kind == "proposed" and event.data["role"] == "search":
+                search.add(event.trial)
+            elif event.kind == "epoch" and event.trial in search:
+                self.decide(event.trial or 0, event.epoch or 0, event.data[metric])
 
     def decide(self, trial: int, epoch: int, value: float) -> bool:
         """Return whether to stop a trial that reached `value` at `epoch`; asked again of an epoch, the same answer."""

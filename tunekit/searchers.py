@@ -1,4 +1,4 @@
-"""Ray Tune's searcher: which trial runs next. It asks the Proposer, and writes what it hands out into the ledger first."""
+"""Ray Tune's searcher: which trial runs next. New ones come from the Proposer, by way of the ledger."""
 
 import json
 from collections.abc import Callable
@@ -20,12 +20,21 @@ class RaySearcher(Searcher):
         proposer: where new configs come from.
         num_trials: of the search, in all.
         num_slots: how many trials may run at once, asked anew each time.
+        confirm: called when the search is over; writes the trials that confirm its winner into the ledger.
     """
 
-    def __init__(self, ledger: Ledger, proposer: Proposer, num_trials: int, num_slots: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        proposer: Proposer,
+        num_trials: int,
+        num_slots: Callable[[], int],
+        confirm: Callable[[], None],
+    ) -> None:
         super().__init__()
-        self.ledger, self.proposer = ledger, proposer
+        self.ledger, self.proposer, self.confirm = ledger, proposer, confirm
         self.num_trials, self.num_slots = num_trials, num_slots
+        self.confirmed = False
         self.heard = 0
         self.handed_out: set[int] = set()
         self.used_up = False
@@ -35,19 +44,27 @@ class RaySearcher(Searcher):
         self._listen()
         if len(self.handed_out) >= self.num_slots():
             return None
-        for number, trial in self.ledger.unfinished.items():
-            if number not in self.handed_out:
-                return self._hand_out(trial)
-        if self.used_up or self.proposer.num_proposed >= self.num_trials:
-            return None if self.handed_out else Searcher.FINISHED
-        return self._propose()
+        waiting = self._waiting()
+        if waiting is None and not self.used_up and self.proposer.num_proposed < self.num_trials:
+            return self._propose()
+        if waiting is None and not self.handed_out and not self.confirmed:
+            self.confirm()
+            self.confirmed = True
+            waiting = self._waiting()
+        if waiting is not None:
+            return self._hand_out(waiting)
+        return None if self.handed_out else Searcher.FINISHED
+
+    def _waiting(self) -> Trial | None:
+        waiting = (trial for number, trial in self.ledger.unfinished.items() if number not in self.handed_out)
+        return next(waiting, None)
 
     def _propose(self) -> Any:
         number = self.ledger.next_number
         proposal = self.proposer.propose(number)
         if proposal is None:
             self.used_up = True
-            return None if self.handed_out else Searcher.FINISHED
+            return self.suggest("")
         source, params = proposal
         config = draw_config(self.proposer.space, lambda name, _: params[name])
         seed = derive_seed(self.proposer.seed, "trial", number)

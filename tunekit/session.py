@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,9 @@ def session(place: Path, limits: dict[str, Any]) -> Iterator[Ledger]:
     try:
         ledger.append("opened", {**who_am_i(), **limits})
         yield ledger
-        ledger.append("closed", {})
     finally:
+        with suppress(ExperimentError):  # the disk may be full: what matters has been raised already
+            ledger.append("closed", {})
         ledger.close()
 
 

@@ -9,17 +9,24 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-    json_to_distribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json, json_to_distribution
 
-from tunekit.distributions import Choice, choice, contains, from_ray, grid, in_words, label_of, middle
+from tunekit.distributions import (
+    Choice,
+    TransformedDistribution,
+    choice,
+    contains,
+    drawn_for,
+    extremes,
+    from_ray,
+    grid,
+    in_words,
+    label_of,
+    middle,
+    value_of,
+)
 from tunekit.errors import SpaceError
+from tunekit.quantiles import alike
 
 Config = dict[str, Any]
 Space = dict[str, Any]
@@ -30,15 +37,15 @@ def check_space(space: Any) -> Space:
     """Return the space with Ray Tune's distributions converted, or raise.
 
     Raises:
-        SpaceError: it is no dict, is empty, or an entry is none of distribution, choice and constant.
+        SpaceError: it is no dict, is empty, an entry is none of distribution, choice and constant, or a config could
+            get the same key from two places.
     """
     if not isinstance(space, dict) or not space:
         raise SpaceError(f"a space is a dict of name to distribution, choice or constant, and not empty; got {space!r}")
     checked = {}
     for key, value in space.items():
-        if not isinstance(key, str) or not key or "/" in key:
-            raise SpaceError(f"a name in a space is a string without '/', but one is {key!r}")
-        checked[key] = _check_value(key, value)
+        checked[key] = _check_value(key, value, key)
+    _check_once(checked, set())
     if not any(isinstance(value, Choice | BaseDistribution) for value in checked.values()):
         raise SpaceError(f"the space holds only constants ({', '.join(checked)}): nothing to search; use tunekit.train")
     return checked
@@ -53,9 +60,9 @@ def draw_config(space: Space, draw: Draw, prefix: str = "") -> Config:
     for key, value in space.items():
         name = prefix + key
         if isinstance(value, Choice):
-            config.update(_take(key, value.option(draw(name, _categorical(value))), draw, prefix))
+            config.update(_take(key, value.option(draw(name, CategoricalDistribution(value.labels))), draw, prefix))
         else:
-            config[key] = draw(name, value) if isinstance(value, BaseDistribution) else value
+            config[key] = value_of(value, draw(name, value)) if isinstance(value, BaseDistribution) else value
     return config
 
 
@@ -72,15 +79,14 @@ def params_of(space: Space, config: Config) -> dict[str, Any]:
         if key not in config:
             raise SpaceError(f"{key} is in the space but not in the config {config}")
         value = config[key]
-        inside = label_of(value) if isinstance(distribution, CategoricalDistribution) else value
-        if not contains(distribution, inside):
+        if not contains(distribution, label_of(value)):
             raise SpaceError(f"{key}={value!r} lies outside the space's {in_words(distribution)}")
-        params[name] = inside
-        return inside
+        params[name] = drawn_for(distribution, value)
+        return params[name]
 
     made = draw_config(space, draw)
     for key in config:
-        if key not in made or label_of(made[key]) != label_of(config[key]):
+        if key not in made or not alike(label_of(made[key]), label_of(config[key])):
             known = f"the space's {key} is {made[key]!r}" if key in made else f"the space has {', '.join(made)}"
             raise SpaceError(f"{key}={config[key]!r} does not fit the space: {known}")
     return params
@@ -94,6 +100,7 @@ def default_config(space: Space, defaults: Config) -> Config:
         defaults: a value for some of its keys.
 
     Example:
+        >>> from tunekit.distributions import loguniform, randint
         >>> default_config({"lr": loguniform(1e-4, 1e-2), "width": randint(8, 12)}, {"lr": 0.001})
         {'lr': 0.001, 'width': 10}
     """
@@ -101,10 +108,8 @@ def default_config(space: Space, defaults: Config) -> Config:
     def draw(name: str, distribution: BaseDistribution) -> Any:
         key = name.rsplit("/", 1)[-1]
         if key in defaults and contains(distribution, defaults[key]):
-            return defaults[key]
-        if isinstance(distribution, CategoricalDistribution):
-            return distribution.choices[0]
-        return middle(distribution)  # type: ignore[arg-type]
+            return drawn_for(distribution, defaults[key])
+        return middle(distribution)
 
     return draw_config(space, draw)
 
@@ -112,16 +117,14 @@ def default_config(space: Space, defaults: Config) -> Config:
 def leaves(space: Space) -> Iterator[tuple[str, Any]]:
     """Yield (key, value) for every constant, every option and both bounds of every range, in all branches."""
     for key, value in space.items():
-        if isinstance(value, FloatDistribution | IntDistribution):
-            yield from ((key, value.low), (key, value.high))
+        for extreme in () if isinstance(value, Choice) else extremes(value):
+            yield key, extreme
         for option in value.options if isinstance(value, Choice) else ():
             if isinstance(option, dict):
                 yield key, option["name"]
                 yield from leaves(without_name(option))
             else:
                 yield key, option
-        if not isinstance(value, Choice | BaseDistribution):
-            yield key, value
 
 
 def all_values(space: Space, key: str, default: Any = None) -> list[Any]:
@@ -145,7 +148,11 @@ def has_grid(space: Space) -> bool:
 
 
 def as_json(space: Any) -> Any:
-    """Return a space, or a part of one, in JSON: what is remembered of it, and compared on the next run."""
+    """Return a space, or a part of one, in JSON: what is remembered of it, and compared on the next run.
+
+    Raises:
+        SpaceError: it holds something callable that is neither function nor class.
+    """
     if isinstance(space, Choice):
         return {"grid" if space.every else "choice": [as_json(option) for option in space.options]}
     if isinstance(space, BaseDistribution):
@@ -155,6 +162,8 @@ def as_json(space: Any) -> Any:
     if isinstance(space, list | tuple):
         return [as_json(value) for value in space]
     if callable(space):
+        if not hasattr(space, "__qualname__"):
+            raise SpaceError(f"{space!r} has no name to remember it by: write a function (def) that calls it")
         return {"function": f"{space.__module__}:{space.__qualname__}"}
     return space
 
@@ -169,13 +178,15 @@ def space_from_json(described: Any) -> Any:
         return [space_from_json(value) for value in described]
     if not isinstance(described, dict):
         return described
-    if set(described) == {"name", "attributes"}:
+    if set(described) == {"name", "attributes"} and str(described["name"]).endswith("Distribution"):
+        if described["name"] == TransformedDistribution.__name__:
+            return TransformedDistribution(described["attributes"]["parameters"])
         return json_to_distribution(json.dumps(described))
-    if set(described) in ({"choice"}, {"grid"}):
-        ((kind, options),) = described.items()
-        return (grid if kind == "grid" else choice)(space_from_json(options))
-    if set(described) == {"function"}:
-        module, _, name = described["function"].partition(":")
+    kind, content = next(iter(described.items())) if len(described) == 1 else ("", None)
+    if kind in ("choice", "grid") and isinstance(content, list):  # no list: a space whose only key is called "choice"
+        return (grid if kind == "grid" else choice)(space_from_json(content))
+    if kind == "function" and isinstance(content, str):
+        module, _, name = content.partition(":")
         try:
             return getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError):
@@ -188,30 +199,42 @@ def labels(config: Config) -> Config:
     return {key: label_of(value) for key, value in config.items()}
 
 
-def _check_value(key: str, value: Any) -> Any:
-    value = from_ray(key, value)
+def _check_value(key: Any, value: Any, place: str) -> Any:
+    """Return one entry of a space, checked; its place is "optimizer.momentum" where it lies in a choice."""
+    if not isinstance(key, str) or not key or "/" in key:
+        raise SpaceError(f"a name in a space is a string without '/', but one is {key!r}")
+    value = from_ray(place, value)
     if isinstance(value, Choice):
-        return value._replace(options=tuple(_check_option(key, option) for option in value.options))
+        return value._replace(options=tuple(_check_option(key, option, place) for option in value.options))
     if isinstance(value, CategoricalDistribution):
-        return Choice(tuple(value.choices))
-    if isinstance(value, BaseDistribution) or value is None or isinstance(value, bool | int | float | str):
-        return value
-    if callable(value):
+        return choice(list(value.choices))
+    if value is None or isinstance(value, BaseDistribution | bool | int | float | str) or callable(value):
         return value
     raise SpaceError(
-        f"{key} is {value!r}, of type {type(value).__name__}: a space holds distributions (uniform, loguniform, "
+        f"{place} is {value!r}, of type {type(value).__name__}: a space holds distributions (uniform, loguniform, "
         "randint, choice, grid), numbers, strings, True, False, None and functions; for one of several write choice"
     )
 
 
-def _check_option(key: str, option: Any) -> Any:
+def _check_option(key: str, option: Any, place: str) -> Any:
     if isinstance(option, dict):
-        return {
-            name: value if name == "name" else _check_value(f"{key}.{name}", value) for name, value in option.items()
-        }
+        nested = without_name(option)
+        return {"name": option["name"]} | {k: _check_value(k, v, f"{place}.{k}") for k, v in nested.items()}
+    option = _check_value(key, option, place)
     if isinstance(option, BaseDistribution | Choice):
-        raise SpaceError(f"{key}: a distribution in a choice needs a dict with a 'name' around it")
-    return _check_value(key, option)
+        raise SpaceError(f"{place}: a distribution in a choice needs a dict with a 'name' around it")
+    return option
+
+
+def _check_once(space: Space, outside: set[str]) -> None:
+    """Raise if a config could get one of its keys from two places; `outside` are keys from around this space."""
+    for key, value in space.items():
+        others = outside | {key} | all_keys({name: other for name, other in space.items() if name != key})
+        for option in value.options if isinstance(value, Choice) else ():
+            if isinstance(option, dict):
+                for twice in others & all_keys(without_name(option)):
+                    raise SpaceError(f"{twice} is there twice, in {key}={option['name']} and outside it: keep one")
+                _check_once(without_name(option), others)
 
 
 def _take(key: str, option: Any, draw: Draw, prefix: str) -> Config:
@@ -220,10 +243,6 @@ def _take(key: str, option: Any, draw: Draw, prefix: str) -> Config:
         return {key: option}
     nested = without_name(option)
     return {key: option["name"], **draw_config(nested, draw, f"{prefix}{key}={option['name']}/")}
-
-
-def _categorical(value: Choice) -> CategoricalDistribution:
-    return CategoricalDistribution(value.labels)
 
 
 def without_name(option: dict[str, Any]) -> Space:

@@ -1,6 +1,7 @@
 """An experiment's answer, printed for people: the best config, how good it is, beside what, and where it all lies."""
 
 import importlib
+import math
 from typing import Any
 
 import numpy as np
@@ -21,34 +22,44 @@ from tunekit.results import Results
 
 def print_trials(results: Results, num_trials: int = 20) -> None:
     """Print the trial table, the best first, at most `num_trials` rows; then the best config."""
-    console = Console()
+    console = _console()
     console.print(_trial_table(results, num_trials))
     console.print(Text.assemble(("best config   ", "bold"), in_short(results.best_config)))
 
 
 def print_results(results: Results) -> None:
     """Print the trials, the best config with its figures on val and test, the default config's, and the folder."""
-    console = Console()
+    console = _console()
     print_trials(results)
     tested = results.test()
     console.print(_figures(results, tested))
     if results.verdict is not None:
-        console.print(Text.assemble(("verdict on val  ", "bold"), str(results.verdict)))
+        console.print(Text.assemble(("verdict       ", "bold"), str(results.verdict)))
+    elif results.best_trial.source == "default":
+        console.print(Text.assemble(("verdict       ", "bold"), "the default config is the best that was found"))
     console.print(Text.assemble(("all of it     ", "bold"), str(results.folder)))
+
+
+def _console() -> Console:
+    """Return the terminal, or for a pipe or a file a page wide enough for most tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
 
 
 def _figures(results: Results, tested: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("", "trial", "epoch", results.metric, *_test_columns(tested)):
+    known = "val_accuracy" if "interval" in tested else "val_pearson"
+    shown = [results.metric] if known == results.metric else [results.metric, known]
+    for column in ("", "trial", "epoch", *shown, *_test_columns(tested)):
         table.add_column(column)
     rows = [("best", results.best_trial, tested)]
     default = default_of(results.trials)
     if default is not None and "default" in tested:
         rows.append(("default config", default, tested["default"]))
     for name, trial, figures in rows:
-        value = trial.best_value(results.metric, results.mode)
-        epoch = trial.best_epoch(results.metric, results.mode)
-        table.add_row(name, str(trial.number), str(epoch), f"{value:.4f}", *_test_cells(figures))
+        epoch = trial.best_epoch(results.metric, results.mode) or 1
+        values = (trial.history[epoch - 1].get(metric, math.nan) for metric in shown)
+        table.add_row(name, str(trial.number), str(epoch), *(f"{v:.4f}" for v in values), *_test_cells(figures))
     return table
 
 
@@ -66,27 +77,20 @@ def _test_cells(figures: dict[str, Any]) -> list[str]:
 
 
 def _trial_table(results: Results, num_trials: int) -> Table:
-    frame = results.dataframe
-    order = frame.sort_values([results.metric, "trial"], ascending=[results.mode == "min", True])
+    frame = results.dataframe.sort_values([results.metric, "trial"], ascending=[results.mode == "min", True])
     table = Table(box=None, pad_edge=False, header_style="dim", title_justify="left")
-    keys = [column for column in frame.columns if column.startswith("config/")]
-    for column in ("trial", "state", "epochs", results.metric, *(key.removeprefix("config/") for key in keys), "time"):
-        table.add_column(column)
-    for row in order.head(num_trials).to_dict("records"):
+    for column in ("trial", "state", "epochs", results.metric, "time"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("config", overflow="fold")
+    for row in frame.head(num_trials).to_dict("records"):
         value = row[results.metric]
-        table.add_row(
-            str(row["trial"]), row["state"], str(row["num_epochs"]), "" if pd.isna(value) else f"{value:.4f}",
-            *(Text(_cell(row[key])) for key in keys), clock(row["duration_s"]),
-        )  # fmt: skip
+        config = in_short(results.trials[row["trial"]].config)
+        score = "" if pd.isna(value) else f"{value:.4f}"
+        cells = (str(row["trial"]), row["state"], str(row["num_epochs"]), score, clock(row["duration_s"]))
+        table.add_row(*cells, Text(config))
     if len(frame) > num_trials:
         table.caption = f"and {len(frame) - num_trials} more"
     return table
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.4g}"
-    return "" if value is None else str(value)
 
 
 def print_backbone(name: str, image_size: int, channels: int, classes: int) -> None:

@@ -6,6 +6,7 @@ not begin the next epoch before the driver has the last one's message in its led
 
 import json
 import platform
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -82,9 +83,12 @@ def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
     dataset = open_dataset(setup.dataset) if isinstance(setup.dataset, Path) else setup.dataset
     folder = paths.make_private(paths.trial_folder(setup.folder, request["trial"]))
     state, history = newest_state(folder, request["epoch"])
+    if history:
+        keep_newest(folder, history, setup.metric, setup.mode)  # the last attempt may have ended before it did
     about = {"trial": request["trial"], "seed": request["seed"], "params": request["params"]}
-    training_loop = setup.train(config, dataset, state)
-    for metrics, state_after in training_loop:
+    training.seed_epoch(request["seed"], len(history))  # for a loop that does not: this process ran other trials
+    for yielded in setup.train(config, dataset, state):
+        metrics, state_after = checked_pair(yielded)
         history.append(checked_metrics(metrics, setup.metric))
         epoch = len(history)
         path = paths.epoch_checkpoint(folder, epoch)
@@ -93,6 +97,8 @@ def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
         keep_newest(folder, history, setup.metric, setup.mode)
         if epoch >= setup.max_epochs:
             break
+    if not history:
+        raise TrainingError("the training loop ended without yielding a single (metrics, state)")
 
 
 def newest_state(folder: Path, epoch: int) -> tuple[dict[str, Any] | None, list[dict[str, float]]]:
@@ -115,17 +121,28 @@ def newest_state(folder: Path, epoch: int) -> tuple[dict[str, Any] | None, list[
 
 def keep_newest(folder: Path, history: list[dict[str, float]], metric: str, mode: str) -> None:
     """Give the newest epoch's checkpoint its second name if it is the best, and delete all but the two newest."""
-    best = None
+    best, newest = None, len(history)
     for metrics in history[:-1]:
         best = metrics[metric] if is_better(metrics[metric], best, mode) else best
-    epochs = paths.epoch_checkpoints(folder)
     if is_better(history[-1][metric], best, mode):
         aside = folder / ".best.tmp"
         aside.unlink(missing_ok=True)
-        aside.hardlink_to(epochs[len(history)])
+        aside.hardlink_to(paths.epoch_checkpoint(folder, newest))
         aside.replace(paths.best_checkpoint(folder))
-    for path in list(epochs.values())[:-2]:
-        path.unlink()
+    for epoch, path in paths.epoch_checkpoints(folder).items():
+        if epoch not in (newest - 1, newest):  # later ones are damaged, or were passed over for a damaged one
+            path.unlink()
+
+
+def checked_pair(yielded: Any) -> tuple[Any, Any]:
+    """Return what a training loop yielded, as (metrics, state).
+
+    Raises:
+        TrainingError: it is no pair.
+    """
+    if not isinstance(yielded, tuple) or len(yielded) != 2:
+        raise TrainingError(f"a training loop yields (metrics, state), but this one yielded {shortened(yielded)}")
+    return yielded
 
 
 def checked_metrics(metrics: Any, metric: str) -> dict[str, float]:
@@ -135,18 +152,23 @@ def checked_metrics(metrics: Any, metric: str) -> dict[str, float]:
         TrainingError: they are no dict of name to number, or `metric` is missing.
     """
     if not isinstance(metrics, dict):
-        raise TrainingError(f"a training loop yields (metrics, state), metrics a dict; got {metrics!r}")
+        raise TrainingError(f"a training loop yields (metrics, state), metrics a dict; got {shortened(metrics)}")
     floats = {}
     for name, value in metrics.items():
         try:
             floats[str(name)] = value if isinstance(value, int) else float(value)
         except (TypeError, ValueError):
-            raise TrainingError(f"metric {name!r} must be a number, but is {value!r}") from None
+            raise TrainingError(f"metric {name!r} must be a number, but is {shortened(value)}") from None
     if metric not in floats:
         raise TrainingError(
             f"the training loop yielded no {metric!r}, which the search optimises; it yielded {', '.join(floats)}"
         )
     return floats
+
+
+def shortened(value: Any) -> str:
+    """Return a value as Python writes it, of one line at most: it may be a whole model."""
+    return textwrap.shorten(repr(value), 100)
 
 
 class RayTrial(tune.Trainable):

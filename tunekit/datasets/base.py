@@ -75,7 +75,9 @@ class Dataset:
         source: the arguments of `load_dataset` that give this dataset again; empty when it came from arrays.
         train, val, test: the splits; empty in a dataset that only describes (`Dataset(**summary)`).
         names: each image's file name, by row of the whole dataset; empty when it has none.
+        preparation: how image files were made into pixels (`decoding.Preparation`); empty for arrays.
         notes: what was noticed or done while reading (skipped files, converted images), for people.
+        comparisons: int64 (P, 2), rows of the whole dataset: of two test images, the one people chose, then the other.
     """
 
     name: str
@@ -93,7 +95,9 @@ class Dataset:
     val: Split = NOTHING
     test: Split = NOTHING
     names: Sequence[str] = ()
+    preparation: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    comparisons: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
     @property
     def num_channels(self) -> int:
@@ -107,7 +111,7 @@ class Dataset:
 
     def summary(self) -> dict[str, Any]:
         """Return all but the data itself, fit for JSON; `Dataset.from_summary` reads it."""
-        data = ("train", "val", "test", "names")
+        data = ("train", "val", "test", "names", "comparisons")
         return {key: copy.deepcopy(value) for key, value in vars(self).items() if key not in data}
 
     @classmethod

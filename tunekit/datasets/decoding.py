@@ -30,6 +30,7 @@ class Decoded:
         problems: row to reason, for files that cannot be used.
         notes: row to what decoding changed.
         digests: (M,) hash of each file's bytes; "" for bad ones.
+        how: what was done to each image.
     """
 
     images: np.ndarray
@@ -37,6 +38,7 @@ class Decoded:
     problems: dict[int, str]
     notes: dict[int, list[str]]
     digests: list[str]
+    how: "Preparation"
 
 
 @dataclass
@@ -78,7 +80,7 @@ def decode_files(root: Path, names: Sequence[str], how: Preparation) -> Decoded:
         raise DataError(f"the cache {store.cache_folder()} lost an entry just written: is its disk failing?")
     pool = known["pool"]
     problems, notes = ({int(row): what for row, what in known[key].items()} for key in ("problems", "notes"))
-    return Decoded(store.open_images(pool), pool.name, problems, notes, known["digests"])
+    return Decoded(store.open_images(pool), pool.name, problems, notes, known["digests"], how)
 
 
 def _decode(root: Path, names: Sequence[str], stamps: list[list[int]], how: Preparation, key: str) -> None:

@@ -83,7 +83,8 @@ def finish(name: str, listing: Listing, decoded: Decoded | None, on_bad_image: s
     targets = np.array(listing.targets, np.int64 if listing.classes else np.float32)
     return build(
         name, decoded.images, targets, np.array(listing.split_of), classes=listing.classes,
-        images_hash=decoded.images_hash, names=tuple(map(shown, listing.names)), notes=tuple(notes), **split_options,
+        images_hash=decoded.images_hash, names=tuple(map(shown, listing.names)), notes=tuple(notes),
+        preparation=vars(decoded.how), **split_options,
     )  # fmt: skip
 
 
@@ -166,5 +167,7 @@ def _report(name: str, listing: Listing) -> str:
     lines = [f"{problem.file}: {problem.reason}" for problem in found[:NUM_SHOWN]]
     if len(found) > NUM_SHOWN:
         lines.append(f"and {len(found) - NUM_SHOWN} more")
-    advice = "" if listing.faults else "\n  remove them, or leave them out with on_bad_image='skip'"
-    return f"{name}: {len(found)} {'problem' if len(found) == 1 else 'problems'}\n  " + "\n  ".join(lines) + advice
+    advice = [] if listing.faults else ["remove them, or leave them out with on_bad_image='skip'"]
+    if len(found) == 1:
+        return f"{name}: {'; '.join(lines + advice)}"
+    return "\n  ".join([f"{name}: {len(found)} problems", *lines, *advice])

@@ -1,0 +1,114 @@
+"""The command line, as a person types it: exit codes, one-line errors, what is printed."""
+
+import json
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+
+import tunekit
+from tunekit.cli import app, main
+
+
+class Answer(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(capsys, monkeypatch, tmp_path):
+    """Run the command line in this process and an empty folder (a process of its own takes seconds to import torch)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        status = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code
+        return Answer(status, *capsys.readouterr())
+
+    return run
+
+
+def test_as_a_process_of_its_own(tmp_path):
+    arguments = [sys.executable, "-m", "tunekit", "run", "--dataset", "digit"]
+    answer = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith("tunekit: unknown dataset 'digit': did you mean 'digits'?")
+    assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", sorted(registered.callback.__name__ for registered in app.registered_commands))
+def test_help_of_every_command(name, command):
+    answer = command(name, "--help")
+    assert answer.status == 0
+    assert len(answer.stdout.splitlines()) <= 45
+
+
+def test_run_help_says_every_default(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    text = " ".join(command("run", "--help").stdout.split())
+    options = text.split(" --")[1:]
+    for option in options:
+        if not option.startswith("help"):
+            assert "[default:" in option, option
+
+
+MISTAKES = [
+    (["run", "--dataset", "digit"], "unknown dataset 'digit': did you mean 'digits'?"),
+    (["run", "--searcher", "tp"], "unknown searcher 'tp': did you mean 'tpe'?"),
+    (["run", "--scheduler", "ahsa"], "unknown scheduler 'ahsa': did you mean 'asha'?"),
+    (["run", "--metric", "val_acuracy"], "unknown metric 'val_acuracy': did you mean 'val_accuracy'?"),
+    (["run", "--space", "digts"], "unknown space 'digts': did you mean 'digits'?"),
+    (["run", "--num-trials", "0"], "num_trials must be a whole number of at least 1, but is 0"),
+    (["run", "--name", "a/b"], "no slash"),
+    (["run", "--dataset", "mnist", "--data-dir", "nowhere"], "tunekit download mnist"),
+    (["run", "--dataset", "no/such/folder", "--space", "digits"], "no/such/folder"),
+    (["run", "--nope"], "No such option: --nope"),
+    (["train", "backbon=mlp"], "unknown config key 'backbon': did you mean 'backbone'?"),
+    (["train", "backbone=lenett"], "unknown backbone 'lenett': did you mean 'lenet'?"),
+    (["train", "batch_size=100000"], "batch_size 100000 is larger than the train split"),
+    (["train", "lr"], "key=value"),
+    (["test", "nowhere"], "nowhere is no experiment"),
+    (["describe", "lenet", "--image-size", "8"], "8"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
+def test_a_mistake_is_one_line_and_status_2(arguments, message, command, tmp_path):
+    answer = command(*arguments)
+    assert answer.status == 2
+    assert message in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+    assert not answer.stdout
+    assert not list(tmp_path.glob("experiments/*"))
+
+
+def test_describe_prints_the_layers_with_their_output_shapes(command):
+    answer = command("describe", "lenet", "--image-size", "28", "--channels", "1")
+    assert "(6, 28, 28)" in answer.stdout
+    assert "61,706" in answer.stdout
+
+
+def test_lists(command):
+    assert "digits" in command("datasets").stdout
+    assert "warmup_epochs" in command("spaces").stdout
+    assert "resnet18" in command("describe").stdout
+
+
+def test_train_test_and_results(command, tmp_path):
+    arguments = ["backbone=mlp", "lr=3e-3", "--max-epochs", "2", "--name", "first", "--folder", tmp_path]
+    trained = command("train", *arguments)
+    assert trained.status == 0, trained.stderr
+    assert "test_accuracy" in trained.stdout and str(tmp_path / "first") in trained.stdout.replace("\n", "")
+    figures = json.loads(command("test", tmp_path / "first").stdout)
+    assert figures["times_opened"] == 1
+    results = tunekit.load_results(tmp_path / "first")
+    assert results.best_config == {"backbone": "mlp", "lr": 3e-3}
+    assert figures == results.test()
+    assert "0.003" in command("results", tmp_path / "first").stdout
+    command("results", tmp_path / "first", "--csv", tmp_path / "trials.csv")
+    assert (tmp_path / "trials.csv").read_text().startswith("trial,state,num_epochs")

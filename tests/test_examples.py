@@ -1,0 +1,76 @@
+"""Every example runs, as a program of its own, on a small part of real data."""
+
+import struct
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def example(name: str, *arguments: object, cwd: Path) -> str:
+    command = [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+@pytest.fixture(scope="session")
+def small_mnist(data, tmp_path_factory) -> Path:
+    """The first 600 + 200 images of MNIST, in its own file format."""
+    folder = tmp_path_factory.mktemp("small")
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for split, count in (("train", 600), ("t10k", 200)):
+        for kind, size, header in (("images-idx3", 28 * 28, 16), ("labels-idx1", 1, 8)):
+            content = (data / "MNIST" / "raw" / f"{split}-{kind}-ubyte").read_bytes()
+            part = bytearray(content[: header + count * size])
+            part[4:8] = struct.pack(">i", count)
+            (raw / f"{split}-{kind}-ubyte").write_bytes(part)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_cifar(data, tmp_path_factory) -> Path:
+    """Some of CIFAR-10's JPEGs, in their class folders."""
+    folder = tmp_path_factory.mktemp("cifar")
+    counts: dict[str, int] = {}
+    with tarfile.open(data / "cifar10-jpeg.tar.xz") as archive:
+        for member in archive:
+            if not member.isfile():
+                continue
+            split, name, _ = Path(member.name).parts[-3:]
+            counts[f"{split}/{name}"] = counts.get(f"{split}/{name}", 0) + 1
+            if counts[f"{split}/{name}"] <= 20:
+                path = folder / split / name / Path(member.name).name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(archive.extractfile(member).read())
+    return folder
+
+
+def test_mnist(small_mnist, tmp_path):
+    printed = example("mnist.py", "--data-dir", small_mnist, "--num-trials", 2, "--max-epochs", 1, cwd=tmp_path)
+    assert "test accuracy 0." in printed and "default config 0." in printed
+
+
+def test_cifar10(small_cifar, tmp_path):
+    printed = example("cifar10.py", small_cifar, "--num-trials", 2, "--max-epochs", 1, cwd=tmp_path)
+    assert "airplane" in printed
+
+
+def test_own_images(small_cifar, tmp_path):
+    printed = example("own_images.py", small_cifar / "train", "--num-trials", 2, "--max-epochs", 1, cwd=tmp_path)
+    assert "of the default config (2 seeds each" in printed
+
+
+def test_own_training(tmp_path):
+    assert "'width'" in example("own_training.py", "--max-epochs", 1, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_is_short(path):
+    assert len(path.read_text().splitlines()) < 45

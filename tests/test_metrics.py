@@ -1,0 +1,84 @@
+"""What is measured of predictions."""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from tunekit.metrics import (
+    DEFAULT_METRIC,
+    HIGHER_IS_BETTER,
+    classification_metrics,
+    classification_report,
+    is_better,
+    metric_names,
+    regression_metrics,
+    wilson_interval,
+)
+
+NAN, INF = math.nan, math.inf
+
+
+def test_accuracy():
+    logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, -1.0]])
+    assert classification_metrics(logits, torch.tensor([0, 1, 1])) == {"accuracy": 2 / 3}
+
+
+@pytest.mark.parametrize("broken", [NAN, INF, -INF])
+def test_a_model_that_diverged_has_no_accuracy(broken):
+    logits = torch.tensor([[2.0, 1.0], [0.0, broken]])
+    assert math.isnan(classification_metrics(logits, torch.tensor([0, 1]))["accuracy"])
+
+
+def test_regression_metrics_of_a_column_are_those_of_a_row():
+    torch.manual_seed(0)
+    targets = torch.rand(50)
+    outputs = targets + 0.1 * torch.rand(50)
+    measured = regression_metrics(outputs[:, None], targets)
+    assert measured == regression_metrics(outputs, targets)
+    assert measured["mse"] == pytest.approx(((outputs - targets) ** 2).mean().item())
+    assert measured["mae"] == pytest.approx((outputs - targets).abs().mean().item())
+    assert measured["pearson"] == pytest.approx(stats.pearsonr(outputs.numpy(), targets.numpy()).statistic)
+    assert measured["r2"] == pytest.approx(1 - measured["mse"] / targets.var(correction=0).item(), rel=1e-4)
+
+
+def test_what_cannot_be_measured_is_nan():
+    constant = regression_metrics(torch.ones(3), torch.tensor([1.0, 2.0, 3.0]))
+    assert math.isnan(constant["pearson"]) and constant["r2"] == pytest.approx(-1.5)
+    one = regression_metrics(torch.ones(1), torch.ones(1))
+    assert math.isnan(one["pearson"]) and math.isnan(one["r2"]) and one["mse"] == 0
+
+
+@pytest.mark.parametrize(("successes", "total"), [(0, 10), (95, 100), (10, 10), (500, 1000)])
+def test_wilson_is_scipys(successes, total):
+    theirs = stats.binomtest(successes, total).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(successes, total) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+    assert wilson_interval(0, 0) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "than", "better"),
+    [
+        (2, 1, (True, False)), (1, 2, (False, True)), (1, 1, (False, False)), (1, None, (True, True)),
+        (1, NAN, (True, True)), (NAN, None, (False, False)), (NAN, 1, (False, False)), (INF, 1, (False, False)),
+        (-INF, 1, (False, False)), (NAN, NAN, (False, False)),
+    ],
+)  # fmt: skip
+def test_is_better(value, than, better):
+    assert (is_better(value, than, "max"), is_better(value, than, "min")) == better
+
+
+def test_the_report_counts_every_image_once():
+    outputs = torch.eye(3)[[0, 0, 1, 2, 0]]
+    report = classification_report(outputs, torch.tensor([0, 0, 1, 1, 1]), ("a", "b", "c"))
+    assert report["confusion"] == [[2, 0, 0], [1, 1, 1], [0, 0, 0]]
+    assert [report["per_class"][name]["accuracy"] for name in "abc"] == [1, 1 / 3, None]
+    assert [report["per_class"][name]["num_images"] for name in "abc"] == [2, 3, 0]
+    assert report["interval"] == wilson_interval(3, 5)
+
+
+def test_every_task_knows_which_way_its_metrics_go():
+    for task, (metric, mode) in DEFAULT_METRIC.items():
+        assert metric in metric_names(task)
+        assert HIGHER_IS_BETTER[metric.removeprefix("val_")] == (mode == "max")

@@ -1,0 +1,119 @@
+"""The commands that look at an experiment, use its model, or tell what there is: plain functions, entered by cli.py."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunekit.errors import DataError
+
+Experiment = Annotated[Path, typer.Argument(help="An experiment's folder.")]
+
+
+def test(
+    experiment: Experiment,
+    again: Annotated[bool, typer.Option("--again", help="Look once more, after the winner changed.")] = False,
+) -> None:
+    """Open the test split, once: the best model's figures."""
+    import json
+
+    import tunekit
+
+    print(json.dumps(tunekit.load_results(experiment).test(again=again), indent=2))
+
+
+def results(
+    experiment: Experiment,
+    csv: Annotated[Path | None, typer.Option(help="Write the trial table here instead of printing.")] = None,
+) -> None:
+    """Print an experiment's trials and its best config."""
+    import tunekit
+    from tunekit.summary import print_trials
+
+    found = tunekit.load_results(experiment)
+    if csv is None:
+        print_trials(found)
+    else:
+        found.dataframe.to_csv(csv, index=False)
+        print(f"{len(found.dataframe)} trials written to {csv}")
+
+
+def predict(
+    experiment: Experiment,
+    images: Annotated[Path, typer.Argument(help="A folder of images, or one image.")],
+    out: Annotated[Path, typer.Option(help="The table to write.")] = Path("predictions.csv"),
+) -> None:
+    """Predict new images with an experiment's best model: tunekit predict experiments/first photos"""
+    import tunekit
+
+    frame = tunekit.load_results(experiment).predict(images)
+    frame.to_csv(out, index=False)
+    print(f"{len(frame)} predictions written to {out}")
+
+
+def export(
+    experiment: Experiment,
+    path: Annotated[Path, typer.Argument(help="Where to, without suffix.")],
+) -> None:
+    """Write an experiment's best model to files that tunekit.load_model opens."""
+    import tunekit
+
+    for written in tunekit.load_results(experiment).export(path):
+        print(written)
+
+
+def check(path: Annotated[Path, typer.Argument(help="A folder of class folders, or a table (csv, tsv).")]) -> None:
+    """Read every image once and list all that is wrong with it."""
+    from tunekit.datasets import check as find_problems
+
+    problems = find_problems(path)
+    for problem in problems:
+        print(f"{problem.file}: {problem.reason}")
+    if problems:
+        raise DataError(f"{len(problems)} problems in {path}")
+    print(f"{path}: no problems")
+
+
+def describe(
+    backbone: Annotated[str, typer.Argument(help="A backbone's name; leave it out for a list.")] = "",
+    image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 32,
+    channels: Annotated[int, typer.Option(help="1 for grey, 3 for colour.")] = 3,
+    classes: Annotated[int, typer.Option(help="How many classes.")] = 10,
+) -> None:
+    """Print a backbone's layers with their output shapes: tunekit describe lenet --image-size 28 --channels 1"""
+    from tunekit.summary import print_backbone, print_backbones
+
+    if backbone:
+        print_backbone(backbone, image_size, channels, classes)
+    else:
+        print_backbones()
+
+
+def datasets() -> None:
+    """List the datasets that have a name."""
+    from tunekit.datasets import DATASETS
+    from tunekit.summary import print_docs
+
+    print_docs({name: DATASETS[name] for name in DATASETS})
+
+
+def spaces() -> None:
+    """List the ready-made search spaces, and the config keys."""
+    from tunekit.summary import print_config_keys, print_spaces
+
+    print_spaces()
+    print_config_keys()
+
+
+def download(
+    dataset: Annotated[str, typer.Argument(help="mnist, fashion_mnist or cifar10.")],
+    data_dir: Annotated[Path, typer.Option(help="Where to put it.")] = Path("data"),
+) -> None:
+    """Fetch a named dataset's files."""
+    from tunekit.datasets import load_dataset
+
+    loaded = load_dataset(dataset, data_dir=data_dir, download=True)
+    print(f"{loaded.name}: {loaded.num_images} images in {data_dir}")
+
+
+COMMANDS = (test, results, predict, export, check, describe, datasets, spaces, download)
