@@ -1,7 +1,4 @@
-"""Bring your own model, or your own training loop: both are plain functions.
-
-python examples/own_training.py
-"""
+"""Bring your own model, or your own training loop: both are plain functions. python examples/own_training.py"""
 
 import torch
 import typer

@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors"},
-    {"registry", "paths", "versions", "yaml_files", "quantiles"},
+    {"registry", "paths", "versions", "yaml_files", "quantiles", "scores"},
     {"distributions", "optimization", "preprocessing", "metrics"},
     {"space", "config", "checkpoint", "ledger", "datasets", "heads"},
     {"grids", "small_cnns", "torchvision_models", "sweep_parameters", "trackers", "figures"},
@@ -21,7 +21,8 @@ LAYERS = [
     {"proposer", "confirm", "inference"},
     {"searchers", "trial", "recorder"},
     {"asked", "results"},
-    {"engine", "session", "summary"},
+    {"session", "summary"},
+    {"engine"},
     {"experiment"},
     {"commands"},
     {"cli"},

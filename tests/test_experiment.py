@@ -137,6 +137,19 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path, capsys):
     assert list(Ledger(results.folder).events())[-1].kind == "closed"
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_signal_stops_the_command_cleanly(number, status, tmp_path):
+    arguments = ["run", "--num-trials", "50", "--name", "x", "--folder", str(tmp_path)]
+    process = subprocess.Popen([sys.executable, "-m", "tunekit", *arguments], stdout=subprocess.PIPE, text=True)
+    _wait_for_epochs(tmp_path / "x", 3)
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert f"tunekit resume {tmp_path / 'x'}" in printed
+    assert list(Ledger(tmp_path / "x").events())[-1].kind == "closed"
+
+
 def test_a_time_budget_ends_the_search_and_a_larger_one_extends_it(tmp_path):
     first = search(tmp_path, num_trials=1)
     used_s = list(Ledger(first.folder).events())[-1].at_s

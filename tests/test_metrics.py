@@ -6,16 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
-from tunekit.metrics import (
-    DEFAULT_METRIC,
-    HIGHER_IS_BETTER,
-    classification_metrics,
-    classification_report,
-    is_better,
-    metric_names,
-    regression_metrics,
-    wilson_interval,
-)
+from tunekit.metrics import classification_metrics, classification_report, regression_metrics, wilson_interval
+from tunekit.scores import DEFAULT_METRIC, HIGHER_IS_BETTER, is_better, metric_names
 
 NAN, INF = math.nan, math.inf
 

@@ -18,10 +18,11 @@ from tunekit.config import DEFAULTS, check_config, complete
 from tunekit.datasets.base import Dataset
 from tunekit.distributions import BaseDistribution, Choice, in_words
 from tunekit.errors import ConfigError, SpaceError, UnknownNameError, unknown_name
-from tunekit.metrics import DEFAULT_METRIC, HIGHER_IS_BETTER, metric_names
 from tunekit.proposer import Proposer
-from tunekit.schedulers import schedulers
+from tunekit.schedulers import find_scheduler
+from tunekit.scores import DEFAULT_METRIC, HIGHER_IS_BETTER, metric_names
 from tunekit.space import Config, Space, all_keys, all_values, as_json, check_space, default_config, has_grid, leaves
+from tunekit.sweeps import is_sweep, read_sweep
 from tunekit.trial import TrainFunction
 
 
@@ -98,7 +99,7 @@ def check_asked(
     check_whole("seed", seed, 0)
     space = find_space(space)
     metric, mode = check_metric(metric, mode, dataset.task, builtin=train is None)
-    schedulers[scheduler]
+    find_scheduler(scheduler)
     if has_grid(space) and searcher != "grid":
         raise SpaceError(f"grid() needs searcher='grid', but the searcher is {searcher!r}: use choice(), or that one")
     asked = Asked(
@@ -202,12 +203,14 @@ def space_names() -> list[str]:
 
 
 def find_space(space: Any) -> Space:
-    """Return the space that a dict, the name of a module of `search_spaces`, or a path to such a file stands for.
+    """Return the space that a dict, a module of `search_spaces`, a path to such a file, or a W&B sweep stands for.
 
     Raises:
         UnknownNameError: no such module.
         SpaceError: no such file, a file without `space`, or a space that cannot be searched.
     """
+    if is_sweep(space):
+        return read_sweep(space).space
     if isinstance(space, str | Path):
         space = _imported(str(space)).space
     return check_space(space)
@@ -222,7 +225,7 @@ def _imported(name: str) -> Any:
     if path.suffix != ".py" or not path.is_file():
         known = ", ".join(space_names())
         raise SpaceError(
-            f"{name} is no file that holds a space: give a .py file that defines `space`, or one of {known}"
+            f"{name} is no file that holds a space: give a .py file that defines `space`, a sweep, or one of {known}"
         )
     specification = importlib.util.spec_from_file_location(path.stem, path)
     assert specification is not None and specification.loader is not None

@@ -25,6 +25,14 @@ MaxEpochs = Annotated[int, typer.Option(help="The most epochs a trial gets.")]
 Seed = Annotated[int, typer.Option(help="Fixes proposals and training.")]
 SplitSeed = Annotated[int, typer.Option(help="Fixes train, val and test.")]
 OnBadImage = Annotated[str, typer.Option(help="error, or skip.")]
+TrackerNames = Annotated[list[str] | None, typer.Option("--tracker", help="wandb; may be repeated  [default: none]")]
+DatasetOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="Of the dataset, e.g. study=safer; repeatable  [default: none]"),
+]
+Constants = Annotated[
+    list[str] | None, typer.Option("--set", help="A constant, e.g. batch_size=64; may be repeated  [default: none]")
+]
 Verbose = Annotated[int, typer.Option(help="0 is silent.")]
 Name = Annotated[str | None, typer.Option(help="Of the experiment  [default: made from what was asked]")]
 Folder = Annotated[Path, typer.Option(help="Where experiments lie.")]
@@ -33,8 +41,10 @@ Folder = Annotated[Path, typer.Option(help="Where experiments lie.")]
 @app.command()
 def run(
     dataset: Dataset = "digits",
-    space: Annotated[str | None, typer.Option(help="A name, or a .py file  [default: the dataset's]")] = None,
+    option: DatasetOptions = None,
     data_dir: DataDir = None,
+    space: Annotated[str | None, typer.Option(help="A name, .py file or W&B sweep  [default: the dataset's]")] = None,
+    constant: Constants = None,
     metric: Annotated[str | None, typer.Option(help="What is optimised  [default: val_accuracy or val_mse]")] = None,
     mode: Annotated[str | None, typer.Option(help="max or min  [default: by the metric]")] = None,
     num_trials: Annotated[int, typer.Option(help="How many configs are tried.")] = 20,
@@ -50,6 +60,7 @@ def run(
     trial_timeout_s: Annotated[float | None, typer.Option(help="Retry one that hangs so long  [default: off]")] = None,
     on_bad_image: OnBadImage = "error",
     keep_best: Annotated[int, typer.Option(help="How many trials keep a checkpoint.")] = 5,
+    tracker: TrackerNames = None,
     verbose: Verbose = 1,
     name: Name = None,
     folder: Folder = Path("experiments"),
@@ -59,11 +70,12 @@ def run(
     import tunekit
 
     results = tunekit.run(
-        space or _space_of(dataset), dataset, data_dir=data_dir, metric=metric, mode=mode, num_trials=num_trials,
+        _space(space or _space_of(dataset), constant), _dataset(dataset, option, data_dir, split_seed, on_bad_image),
+        data_dir=data_dir, metric=metric, mode=mode, num_trials=num_trials,
         max_epochs=max_epochs, time_budget_s=time_budget_s, searcher=searcher, scheduler=scheduler, confirm=confirm,
         cpus_per_trial=cpus_per_trial, gpus_per_trial=_gpus(gpus_per_trial), seed=seed, split_seed=split_seed,
-        trial_timeout_s=trial_timeout_s, on_bad_image=on_bad_image, keep_best=keep_best, verbose=verbose, name=name,
-        folder=folder, address=address,
+        trial_timeout_s=trial_timeout_s, on_bad_image=on_bad_image, keep_best=keep_best, tracker=tracker,
+        verbose=verbose, name=name, folder=folder, address=address,
     )  # fmt: skip
     _print_results(results)
 
@@ -72,11 +84,13 @@ def run(
 def train(
     config: Annotated[list[str] | None, typer.Argument(help="key=value ..., e.g. backbone=lenet lr=0.9")] = None,
     dataset: Dataset = "digits",
+    option: DatasetOptions = None,
     data_dir: DataDir = None,
     max_epochs: MaxEpochs = 10,
     seed: Seed = 0,
     split_seed: SplitSeed = 0,
     on_bad_image: OnBadImage = "error",
+    tracker: TrackerNames = None,
     verbose: Verbose = 1,
     name: Name = None,
     folder: Folder = Path("experiments"),
@@ -85,8 +99,9 @@ def train(
     import tunekit
 
     results = tunekit.train(
-        _config(config or []), dataset, data_dir=data_dir, max_epochs=max_epochs, seed=seed, split_seed=split_seed,
-        on_bad_image=on_bad_image, verbose=verbose, name=name, folder=folder,
+        _values(config or []), _dataset(dataset, option, data_dir, split_seed, on_bad_image), data_dir=data_dir,
+        max_epochs=max_epochs, seed=seed, split_seed=split_seed, on_bad_image=on_bad_image, tracker=tracker,
+        verbose=verbose, name=name, folder=folder,
     )  # fmt: skip
     _print_results(results)
 
@@ -106,17 +121,17 @@ for command in COMMANDS:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: the program's own arguments when None. Ends in SystemExit where something is wrong."""
     try:
-        app(arguments, standalone_mode=False)
+        status = app(arguments, standalone_mode=False)
     except TunekitError as error:
         _fail(str(error))
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except (KeyboardInterrupt, typer.Abort):
+        status = 130
     except Exception as error:  # click's own: a wrong option, a missing argument
         if not hasattr(error, "format_message"):
             raise
         _fail(error.format_message())
+    if status:
+        sys.exit(status)
 
 
 def _fail(message: str) -> None:
@@ -143,14 +158,33 @@ def _gpus(text: str) -> float | str:
         raise ConfigError(f"--gpus-per-trial must be 'auto' or a number, but is {text!r}") from None
 
 
-def _config(pairs: list[str]) -> dict[str, Any]:
+def _space(space: str, constants: list[str] | None) -> Any:
+    """Return the space with some of its keys made constant."""
+    if not constants:
+        return space
+    from tunekit.asked import find_space
+
+    return {**find_space(space), **_values(constants)}
+
+
+def _dataset(dataset: str, options: list[str] | None, data_dir: Path | None, split_seed: int, on_bad_image: str) -> Any:
+    """Return the dataset read with its options; its name where there are none."""
+    if not options:
+        return dataset
+    from tunekit.datasets import load_dataset
+
+    values = _values(options)
+    return load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image, **values)
+
+
+def _values(pairs: list[str]) -> dict[str, Any]:
     import yaml
 
     config = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError(f"a config is written key=value, but got {pair!r}")
+            raise ConfigError(f"a value is given as key=value, but got {pair!r}")
         config[key] = yaml.safe_load(value)
         if isinstance(config[key], str):
             with contextlib.suppress(ValueError):

@@ -116,4 +116,15 @@ def download(
     print(f"{loaded.name}: {loaded.num_images} images in {data_dir}")
 
 
-COMMANDS = (test, results, predict, export, check, describe, datasets, spaces, download)
+def sync(
+    experiment: Experiment,
+    tracker: Annotated[str, typer.Option(help="Its name.")] = "wandb",
+) -> None:
+    """Tell a tracker all of an experiment that it has not heard yet."""
+    from tunekit import tracking
+
+    told = tracking.sync(experiment, tracker)
+    print(f"{tracker} has all of {experiment}" if told else f"{tracker} is switched off: nothing was logged")
+
+
+COMMANDS = (test, results, predict, export, check, sync, describe, datasets, spaces, download)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from scipy import stats
 
 from tunekit.ledger import Ledger, Trial
-from tunekit.metrics import is_better
+from tunekit.scores import is_better
 from tunekit.training import derive_seed
 
 CONFIDENCE = 0.95

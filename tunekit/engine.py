@@ -14,6 +14,7 @@ from tunekit.proposer import Proposer
 from tunekit.recorder import RayCallback, RayStopper, Recorder
 from tunekit.schedulers import RayScheduler
 from tunekit.searchers import RaySearcher
+from tunekit.session import interruptible
 from tunekit.trial import RayTrial, TrialSetup
 
 
@@ -51,7 +52,7 @@ class Engine:
             self.asked.mode, self.asked.max_epochs, self.asked.train, self.cpus_per_trial,
             self.asked.registered_backbones,
         )  # fmt: skip
-        with ray_session(self.address) as scratch:
+        with ray_session(self.address) as scratch, interruptible(self.recorder):  # Ray sets handlers as it starts
             resources = {"cpu": self.cpus_per_trial, "gpu": self._gpus()}
             searcher = RaySearcher(self.ledger, proposer, num_trials, lambda: num_slots(resources), confirm)
             os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, num_slots(resources)))  # start workers side by side

@@ -1,5 +1,6 @@
 """run(), resume() and train(): from what was asked to results, through Ray Tune and the ledger."""
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from tunekit.errors import ConfigError, ExperimentError
 from tunekit.recorder import Recorder
 from tunekit.results import Results, load_results
 from tunekit.schedulers import Decisions
-from tunekit.session import finish, interruptible, open_folder, session
+from tunekit.session import finish, interruptible, open_folder, say, session
 from tunekit.space import Config, labels, space_from_json
+from tunekit.sweeps import arguments, is_sweep, read_sweep
+from tunekit.tracking import check_trackers, tracked
 from tunekit.trial import TrainFunction, TrialSetup, run_trial
 
 
@@ -41,6 +44,7 @@ def run(
     trial_timeout_s: float | None = None,
     on_bad_image: str = "error",
     keep_best: int = 5,
+    tracker: str | Sequence[str] | None = None,
     verbose: int = 1,
     name: str | None = None,
     folder: str | Path = "experiments",
@@ -52,8 +56,9 @@ def run(
     extends the search. Every experiment tries the default config first.
 
     Args:
-        space: a dict of name to distribution, choice or constant; the name of a module of `search_spaces`; or a path
-            to such a file.
+        space: a dict of name to distribution, choice or constant; the name of a module of `search_spaces`; a path to
+            such a file; or a W&B sweep configuration, a dict or a YAML file, which also sets searcher, scheduler,
+            metric, mode, num_trials, max_epochs and name where the call does not.
         dataset: a registered name, a folder of class folders, a table of path and target, or a Dataset.
         data_dir: where a registered dataset's files lie.
         metric: what is optimised; val_accuracy, or val_mse for regression, when None.
@@ -73,6 +78,7 @@ def run(
         trial_timeout_s: a trial that ends no epoch for so many seconds is killed and tried again; None is for ever.
         on_bad_image: "error", or "skip" to leave unreadable images out.
         keep_best: how many of the best trials keep their checkpoint.
+        tracker: one name or several: "wandb" logs every epoch of every trial, one W&B run a trial.
         verbose: 0 is silent, 1 shows progress.
         name: of the experiment; made from the dataset and what was asked when None.
         folder: where experiments lie.
@@ -92,6 +98,16 @@ def run(
         >>> len(results.dataframe)
         2
     """
+    trackers = check_trackers(tracker)
+    where: dict[str, str] = {}
+    if is_sweep(space):
+        sweep = read_sweep(space, builtin=train is None)
+        given = {"searcher": searcher, "metric": metric, "mode": mode, "scheduler": scheduler,
+                 "num_trials": num_trials, "max_epochs": max_epochs, "name": name}  # fmt: skip
+        said = arguments(sweep, given, {key: inspect.signature(run).parameters[key].default for key in given})
+        searcher, metric, mode, scheduler, num_trials, max_epochs, name = (said[key] for key in given)
+        space, where = sweep.space, {"project": sweep.project, "entity": sweep.entity}
+        say(verbose, *sweep.notes)
     for word, value, low in (("num_trials", num_trials, 1), ("confirm", confirm, 0), ("keep_best", keep_best, 1)):
         check_whole(word, value, low)
     check_whole("cpus_per_trial", cpus_per_trial, 1)
@@ -105,19 +121,20 @@ def run(
     )  # fmt: skip
     place = open_folder(Path(folder), name, asked)
     limits = {"num_trials": num_trials, "time_budget_s": time_budget_s, "confirm": confirm, "keep_best": keep_best}
-    with session(place, limits) as ledger:
+    with session(place, {**limits, "tracker": trackers}) as ledger, tracked(trackers, place, where) as notes:
         decisions = Decisions(scheduler, max_epochs, asked.metric, asked.mode, ledger.events())
         recorder = Recorder(ledger, decisions, keep_best, time_budget_s)
         proposer = asked.proposer()
         num_trials = len(proposer.grid) or num_trials
         engine = Engine(asked, ledger, recorder, cpus_per_trial, gpus_per_trial, trial_timeout_s, address)
-        with live.view(place, num_trials, max_epochs, asked.metric, asked.mode, verbose), interruptible(recorder):
+        with live.view(place, num_trials, max_epochs, asked.metric, asked.mode, verbose):
             engine.search(
                 proposer,
                 num_trials,
                 lambda: propose_confirmations(ledger, asked.metric, asked.mode, seed, confirm),
             )
-        finish(recorder, place, verbose)
+    say(verbose, *notes)
+    finish(recorder, place, verbose)
     return load_results(place, dataset=data, space=asked.space)
 
 
@@ -131,6 +148,7 @@ def train(
     split_seed: int = 0,
     train: TrainFunction | None = None,
     on_bad_image: str = "error",
+    tracker: str | Sequence[str] | None = None,
     verbose: int = 1,
     name: str | None = None,
     folder: str | Path = "experiments",
@@ -139,7 +157,8 @@ def train(
 
     Args:
         config: any part of `tunekit.config.KEYS`; the rest takes its default.
-        dataset, data_dir, max_epochs, seed, split_seed, train, on_bad_image, verbose, name, folder: as in `run`.
+        dataset, data_dir, max_epochs, seed, split_seed, train, on_bad_image, tracker, verbose, name, folder: as in
+            `run`.
 
     Returns:
         Results of an experiment of one trial.
@@ -154,10 +173,11 @@ def train(
         >>> results.best_epoch
         2
     """
+    trackers = check_trackers(tracker)
     data = load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image)
     asked = check_config_alone(config, data, max_epochs, train, seed)
     place = open_folder(Path(folder), name, asked)
-    with session(place, {"num_trials": 1}) as ledger:
+    with session(place, {"num_trials": 1}) as ledger, tracked(trackers, place) as notes:
         recorder = Recorder(ledger, Decisions("none", max_epochs, asked.metric, asked.mode), 1, None)
         if ledger.next_number == 0:
             described = {"config": labels(config), "params": {}, "source": "given", "seed": seed}
@@ -169,7 +189,8 @@ def train(
                 for message in run_trial(setup, request):
                     if recorder.record(number, message) or recorder.stop_reason():
                         break
-        finish(recorder, place, verbose)
+    say(verbose, *notes)
+    finish(recorder, place, verbose)
     return load_results(place, dataset=data, space=config)
 
 
@@ -194,7 +215,7 @@ def resume(folder: str | Path, *, verbose: int = 1, address: str | None = None) 
         **{key: asked[key] for key in ("metric", "mode", "max_epochs", "searcher", "scheduler", "seed")},
         start_from=asked["start_from"],
         train=space_from_json(asked["train"]) if asked["train"] else None,
-        **{key: limits[key] for key in ("num_trials", "time_budget_s", "confirm", "keep_best")},
+        **{key: limits[key] for key in ("num_trials", "time_budget_s", "confirm", "keep_best", "tracker")},
         verbose=verbose,
         name=Path(folder).name,
         folder=Path(folder).parent,

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tunekit.datasets.base import Dataset
 from tunekit.datasets.decoding import Preparation, decode_files
 from tunekit.datasets.listing import shown
 from tunekit.errors import CheckpointError, ConfigError, DataError
+from tunekit.metrics import classification_report, pairwise_accuracy
 from tunekit.preprocessing import Preprocessing
 
 FORMAT = "tunekit-model-1"
@@ -41,6 +43,24 @@ class TrainedModel:
     module: torch.nn.Module
     config: dict[str, Any]
     dataset: Dataset
+
+    @classmethod
+    def of(cls, state: dict[str, torch.Tensor], config: dict[str, Any], dataset: Dataset) -> "TrainedModel":
+        """Return the config's model with these weights."""
+        module = build_model({**config, "pretrained": False}, dataset)
+        module.load_state_dict(state)
+        return cls(module.to(memory_format=torch.channels_last).eval(), config, dataset)
+
+    def test(self, dataset: Dataset) -> dict[str, Any]:
+        """Return the figures of the dataset's test split, fit for JSON: see `Results.test`."""
+        outputs, targets = training.predict(self.module, self.config, dataset, dataset.test)
+        figures: dict[str, Any] = training.measure(outputs, targets, dataset.task)
+        if len(dataset.comparisons):
+            figures["pairwise_accuracy"] = pairwise_accuracy(outputs, dataset.test.rows, dataset.comparisons)
+        figures = {f"test_{name}": value if math.isfinite(value) else None for name, value in figures.items()}
+        if dataset.task == "classification":
+            figures |= classification_report(outputs, targets, dataset.classes)
+        return {**figures, "num_images": len(targets)}
 
     def predict(self, images: Any) -> pd.DataFrame:
         """Return predictions for new images, which are prepared exactly as in training.
@@ -147,9 +167,7 @@ def load_model(path: str | Path) -> TrainedModel:
     except (OSError, json.JSONDecodeError, SafetensorError) as error:
         raise CheckpointError(f"there is no whole model at {stem}: {error}") from None
     dataset = Dataset.from_summary(about["dataset"])
-    module = build_model({**about["config"], "pretrained": False}, dataset)
-    module.load_state_dict(state)
-    return TrainedModel(module.eval(), about["config"], dataset)
+    return TrainedModel.of(state, about["config"], dataset)
 
 
 class _Normalised(torch.nn.Module):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from tunekit import paths
 from tunekit.errors import ExperimentError
-from tunekit.metrics import is_better
+from tunekit.scores import is_better
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (

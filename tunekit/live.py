@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunekit.ledger import ENDED, Event, Ledger, Trial, trials_from
-from tunekit.metrics import is_better
+from tunekit.scores import EPOCH_METRICS, is_better
 
 EVERY_S = 0.5
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -97,10 +97,18 @@ def _show(state: ViewState, console: Console, done: threading.Event) -> None:
     while True:
         last = done.wait(EVERY_S)
         for event in state.catch_up():
+            if event.kind == "epoch" and state.num_trials == 1 and event.trial is not None:
+                console.print(_epoch_line(state, event), highlight=False, soft_wrap=True)
             if event.kind in ("ended", "retry") and event.trial is not None:
                 console.print(_line(state, state.trials[event.trial], event), highlight=False, soft_wrap=True)
         if last:
             return
+
+
+def _epoch_line(state: ViewState, event: Event) -> str:
+    shown = [name for name in event.data if name not in EPOCH_METRICS]
+    figures = ", ".join(f"{name} {event.data[name]:.4f}" for name in shown)
+    return f"epoch {event.epoch} of {state.max_epochs}: {figures} ({event.data.get('epoch_s', 0):.1f} s)"
 
 
 def _line(state: ViewState, trial: Trial, event: Event) -> str:

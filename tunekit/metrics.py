@@ -6,24 +6,6 @@ from typing import Any
 
 import torch
 
-# Of each task: the metric a search optimises unless told otherwise, and its mode.
-DEFAULT_METRIC = {"classification": ("val_accuracy", "max"), "regression": ("val_mse", "min")}
-# What a higher value of each metric means, by the name behind the split.
-HIGHER_IS_BETTER = {"accuracy": True, "r2": True, "pearson": True, "pairwise_accuracy": True,
-                    "loss": False, "mse": False, "mae": False}  # fmt: skip
-EPOCH_METRICS = ("epoch", "lr", "epoch_s", "images_per_s")
-
-
-def metric_names(task: str) -> list[str]:
-    """Return the names of all metrics that an epoch of the built-in training loop gives.
-
-    Example:
-        >>> metric_names("classification")
-        ['train_loss', 'val_loss', 'train_accuracy', 'val_accuracy', 'epoch', 'lr', 'epoch_s', 'images_per_s']
-    """
-    measured = ["loss", "accuracy"] if task == "classification" else ["loss", "mse", "mae", "r2", "pearson"]
-    return [f"{split}_{name}" for name in measured for split in ("train", "val")] + list(EPOCH_METRICS)
-
 
 def classification_metrics(outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
     """Return the accuracy of logits (N, num_classes) for class numbers (N,), 0..1.
@@ -73,20 +55,6 @@ def wilson_interval(successes: int, total: int, z: float = 1.959964) -> tuple[fl
     centre = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def is_better(value: float, than: float | None, mode: str) -> bool:
-    """Return whether a metric's value beats another; NaN beats nothing, and anything finite beats None or NaN.
-
-    Example:
-        >>> is_better(0.9, 0.8, "max"), is_better(float("nan"), None, "max")
-        (True, False)
-    """
-    if not math.isfinite(value):
-        return False
-    if than is None or not math.isfinite(than):
-        return True
-    return value > than if mode == "max" else value < than
 
 
 def classification_report(outputs: torch.Tensor, targets: torch.Tensor, classes: Sequence[str]) -> dict[str, Any]:

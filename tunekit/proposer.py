@@ -19,8 +19,8 @@ from optuna.trial import TrialState
 from tunekit.errors import SpaceError
 from tunekit.grids import grid_configs
 from tunekit.ledger import Event
-from tunekit.metrics import is_better
 from tunekit.registry import Registry
+from tunekit.scores import is_better
 from tunekit.space import Config, Space, draw_config, params_of
 from tunekit.training import derive_seed
 

@@ -10,8 +10,8 @@ from ray.tune import Callback, Stopper
 
 from tunekit import paths
 from tunekit.ledger import Ledger, Trial
-from tunekit.metrics import is_better
 from tunekit.schedulers import Decisions
+from tunekit.scores import is_better
 
 MAX_RETRIES = 3  # of a trial whose worker died
 NUM_ALIKE = 3  # trials that fail alike, before any has reached the end of an epoch, end the search

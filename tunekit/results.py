@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from tunekit import checkpoint, paths, training
-from tunekit.backbones import build_model
+from tunekit import checkpoint, figures, paths
 from tunekit.config import complete
 from tunekit.confirm import Verdict, default_of, verdict_of, winner_of
 from tunekit.datasets import load_dataset
@@ -16,7 +15,6 @@ from tunekit.datasets.base import Dataset
 from tunekit.errors import CheckpointError, ExperimentError
 from tunekit.inference import TrainedModel
 from tunekit.ledger import Ledger, Trial, in_use_by
-from tunekit.metrics import classification_report
 from tunekit.space import Config, Space, draw_config, space_from_json
 
 
@@ -138,7 +136,7 @@ class Results:
             ExperimentError: the experiment has a training loop of its own, whose model tunekit does not know; the
                 weights are in `best_state()`.
         """
-        return self._model(self.best_trial)
+        return self.trained_model().module
 
     def trained_model(self) -> TrainedModel:
         """Return the best model with all that predicting needs; it can be exported to files.
@@ -146,7 +144,7 @@ class Results:
         Raises:
             ExperimentError: as `best_model`.
         """
-        return TrainedModel(self.best_model(), self._config(self.best_trial), self.described_dataset)
+        return self._trained(self.best_trial)
 
     def predict(self, images: Any) -> pd.DataFrame:
         """Return the best model's predictions for new images: see `TrainedModel.predict`."""
@@ -155,6 +153,14 @@ class Results:
     def export(self, path: str | Path) -> list[Path]:
         """Write the best model to files that `tunekit.load_model` opens: see `TrainedModel.export`."""
         return self.trained_model().export(path)
+
+    def parallel_coordinates(self) -> Any:
+        """Return a plotly Figure: a line per trial through its config to its score."""
+        return figures.parallel_coordinates(self.dataframe, self.metric)
+
+    def learning_curves(self) -> Any:
+        """Return a plotly Figure: the metric of every trial over its epochs."""
+        return figures.learning_curves(self.history, [self.metric])
 
     def best_state(self) -> dict[str, Any]:
         """Return the state that the training loop yielded at the best epoch of the best trial."""
@@ -171,7 +177,8 @@ class Results:
         Returns:
             test_loss, and for classification test_accuracy (0..1) with its 95 % Wilson interval, per_class accuracy
             with intervals, confusion (rows are true classes) and num_images; for regression test_mse, test_mae,
-            test_r2, test_pearson. Besides: trial, epoch, times_opened, and default, the default config's figures.
+            test_r2, test_pearson (None where it is not defined) and, with votes, test_pairwise_accuracy. Besides:
+            trial, epoch, times_opened, and default, the default config's figures.
 
         Raises:
             ExperimentError: another trial has become the best since the split was opened, or the data has changed.
@@ -186,11 +193,11 @@ class Results:
                     "each further look makes it a little less of a test; results.test(again=True) looks and counts"
                 )
             return known
-        figures = {"trial": winner.number, "epoch": self.best_epoch, **self._test(winner)}
+        found = {"trial": winner.number, "epoch": self.best_epoch, **self._test(winner)}
         if default is not None and default.state in ("finished", "stopped"):
-            figures["default"] = {"trial": default.number, **self._test(default)}
-        figures["times_opened"] = (known["times_opened"] if known else 0) + 1
-        paths.write_json(path, figures)
+            found["default"] = {"trial": default.number, **self._test(default)}
+        found["times_opened"] = (known["times_opened"] if known else 0) + 1
+        paths.write_json(path, found)
         return paths.read_json(path)
 
     @property
@@ -199,32 +206,19 @@ class Results:
         return self.described_dataset.source
 
     def _test(self, trial: Trial) -> dict[str, Any]:
-        dataset = self._dataset = self._dataset or load_dataset(**self._reloadable())
+        if self._dataset is None and not self.dataset_source:
+            raise ExperimentError(f"{self.folder} was run on data made in memory: load_results(folder, dataset=...)")
+        dataset = self._dataset = self._dataset or load_dataset(**self.dataset_source)
         if dataset.fingerprint != self.described_dataset.fingerprint:
             raise ExperimentError(f"the data of {self.folder} has changed since the search: test on what it was run on")
-        config = self._config(trial)
-        outputs, targets = training.predict(self._model(trial), config, dataset, dataset.test)
-        figures = {f"test_{key}": value for key, value in training.measure(outputs, targets, dataset.task).items()}
-        if dataset.task == "classification":
-            figures |= classification_report(outputs, targets, dataset.classes)
-        return {**figures, "num_images": len(targets)}
+        return self._trained(trial).test(dataset)
 
-    def _reloadable(self) -> dict[str, Any]:
-        if not self.dataset_source:
-            raise ExperimentError(f"{self.folder} was run on data made in memory: load_results(folder, dataset=...)")
-        return self.dataset_source
-
-    def _config(self, trial: Trial) -> Config:
-        space = space_from_json(self.asked["space"]) if self._space is None else self._space
-        drawn = draw_config(space, lambda name, _: trial.params[name])
-        return {**complete(drawn), "max_epochs": self.asked["max_epochs"], "seed": trial.seed}
-
-    def _model(self, trial: Trial) -> torch.nn.Module:
+    def _trained(self, trial: Trial) -> TrainedModel:
         if self.asked["train"]:
             raise ExperimentError("the training loop is not tunekit's: build the model yourself, and load best_state()")
-        model = build_model({**self._config(trial), "pretrained": False}, self.described_dataset)
-        model.load_state_dict(self._state(trial)["model"])
-        return model.to(memory_format=torch.channels_last).eval()
+        space = space_from_json(self.asked["space"]) if self._space is None else self._space
+        config = complete(draw_config(space, lambda name, _: trial.params[name]))
+        return TrainedModel.of(self._state(trial)["model"], config, self.described_dataset)
 
     def _state(self, trial: Trial) -> dict[str, Any]:
         folder, epoch = paths.trial_folder(self.folder, trial.number), trial.best_epoch(self.metric, self.mode)

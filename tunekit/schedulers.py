@@ -5,6 +5,7 @@ draw brackets from a global random state. They reach Ray through its TrialSchedu
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -12,8 +13,8 @@ from typing import Any, Protocol
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tunekit.ledger import Event
-from tunekit.metrics import is_better
 from tunekit.registry import Registry
+from tunekit.scores import is_better
 
 
 class Scheduler(Protocol):
@@ -124,6 +125,21 @@ class Median:
         return max(self.values[trial]) < median
 
 
+def find_scheduler(name: str) -> Callable[[int], Scheduler]:
+    """Return a scheduler by its name.
+
+    Args:
+        name: of `schedulers`; or "asha(3, 2)": asha with its first rung at epoch 3, of which one in 2 goes on.
+
+    Raises:
+        UnknownNameError: no scheduler has this name.
+    """
+    parts = re.fullmatch(r"asha\((\d+), (\d+)\)", name) if isinstance(name, str) else None
+    if parts is None or int(parts[1]) < 1 or int(parts[2]) < 2:
+        return schedulers[name]
+    return lambda max_epochs: Asha(max_epochs, int(parts[1]), int(parts[2]))
+
+
 class Decisions:
     """What the rule, and the ends that no rule decides, say about each value; refilled from the ledger.
 
@@ -138,7 +154,7 @@ class Decisions:
     """
 
     def __init__(self, scheduler: str, max_epochs: int, metric: str, mode: str, events: Iterable[Event] = ()) -> None:
-        self.rule = schedulers[scheduler](max_epochs)
+        self.rule = find_scheduler(scheduler)(max_epochs)
         self.metric, self.mode = metric, mode
         self.latest: dict[int, tuple[int, bool]] = {}
         search = set()  # the trials that confirm are not compared with

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -70,19 +70,27 @@ def interruptible(recorder: Recorder) -> Iterator[None]:
             signal.signal(known, handler)
 
 
+def say(verbose: int, *lines: str) -> None:
+    """Print lines for people, unless they asked for silence."""
+    for line in lines if verbose else ():
+        print(line)
+
+
 def finish(recorder: Recorder, place: Path, verbose: int) -> None:
     """Say how the search ended, if not as asked, and raise what it ended with."""
     if recorder.error is not None:
         raise recorder.error
-    trials = recorder.ledger.trials().values()
-    show: Callable[[str], None] = print if verbose else lambda text: None
+    ledger = Ledger(place)
+    trials = ledger.trials().values()
+    ledger.close()
     if recorder.signal:
-        show(f"Stopped ({recorder.interrupted}). Run the same command again to go on, or: tunekit resume {place}")
+        how = f"Run the same command again to go on, or: tunekit resume {place}"
+        say(verbose, f"Stopped ({recorder.interrupted}). {how}")
         raise KeyboardInterrupt if recorder.signal == signal.SIGINT else SystemExit(128 + recorder.signal)
     if recorder.interrupted:
         raise TrainingError(f"{recorder.interrupted} (see {place}/trials/*/error.txt)")
     if recorder.stop_reason() or recorder.note:
-        show(f"Ended: {recorder.stop_reason() or recorder.note}.")
+        say(verbose, f"Ended: {recorder.stop_reason() or recorder.note}.")
     if trials and all(trial.state in ("failed", "diverged") for trial in trials):
         first = next(iter(trials))
         raise TrainingError(

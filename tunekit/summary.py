@@ -73,7 +73,7 @@ def _test_cells(figures: dict[str, Any]) -> list[str]:
     if "interval" in figures:
         low, high = figures["interval"]
         return [f"{figures['test_accuracy']:.4f}", f"{low:.4f} to {high:.4f}"]
-    return [f"{figures['test_mse']:.4f}", f"{figures['test_pearson']:.4f}"]
+    return ["" if figures[name] is None else f"{figures[name]:.4f}" for name in ("test_mse", "test_pearson")]
 
 
 def _trial_table(results: Results, num_trials: int) -> Table:

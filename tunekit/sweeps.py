@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tunekit.errors import ConfigError, SpaceError, UnknownNameError, unknown_name
 from tunekit.grids import grid_configs
-from tunekit.metrics import HIGHER_IS_BETTER
+from tunekit.scores import HIGHER_IS_BETTER
 from tunekit.space import Space
 from tunekit.sweep_parameters import read_parameters, short
 from tunekit.yaml_files import read_yaml

@@ -4,6 +4,7 @@ A tracker lives in a process of its own, where its library may block or die with
 trials in the ledger's order, and of all of a trial again where it was cut off before the trial's end.
 """
 
+import fcntl
 import hashlib
 import importlib.util
 import netrc
@@ -59,6 +60,22 @@ trackers: Registry[type[Tracker]] = Registry("tracker")
 def tracker_folder(folder: Path) -> Path:
     """The folder in an experiment's where trackers keep what they keep."""
     return folder / "trackers"
+
+
+def log_file(folder: Path, name: str) -> Path:
+    """What went wrong with a tracker."""
+    return tracker_folder(folder) / f"{name}.log"
+
+
+def take_lock(folder: Path, name: str) -> int | None:
+    """Take a tracker's lock, or return None; the system gives it back when its owner dies."""
+    lock = os.open(paths.make_private(tracker_folder(folder)) / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
 
 
 @trackers.register("wandb")

@@ -5,8 +5,8 @@ Either way it reads the ledger to the end and goes. It remembers which trials it
 """
 
 import contextlib
-import fcntl
 import json
+import math
 import os
 import select
 import signal
@@ -21,7 +21,7 @@ from typing import Any
 from tunekit import paths
 from tunekit.errors import ExperimentError
 from tunekit.ledger import Ledger, Trial, trials_from
-from tunekit.trackers import Environment, redacted, tracker_folder, trackers
+from tunekit.trackers import Environment, log_file, redacted, take_lock, tracker_folder, trackers
 
 EVERY_S = 1.0  # how often a tracker looks into the ledger
 RETRY_S = 30.0  # after a tracker died, until it is started again
@@ -92,7 +92,7 @@ def sync(folder: str | Path, tracker: str = "wandb") -> bool:
     """
     folder = Path(folder)
     Ledger(folder).close()
-    lock = _lock(folder, tracker)
+    lock = take_lock(folder, tracker)
     if lock is None:
         raise ExperimentError(f"tracker {tracker!r} is at work on {folder}: it catches up by itself")
     os.close(lock)
@@ -120,35 +120,45 @@ class Tracking:
         """
         self.stopping.set()
         self.keeper.join()
-        until = None if timeout_s is None else time.monotonic() + timeout_s
-        self._restart_dead()
-        for process in self.processes.values():
-            _hang_up(process)
+        until = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        for name in self.processes:
+            self._restart_if_dead(name)
+            _hang_up(self.processes[name])
         notes = []
-        for name, process in self.processes.items():
-            try:
-                code = process.wait(None if until is None else max(0.0, until - time.monotonic()))
-                why = _reason(self.folder, name, code)
-            except subprocess.TimeoutExpired:
-                why = f"it was not done after {timeout_s:g} s"
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+        for name in self.processes:
+            code = self._wait(name, until)
+            if code is not None and code < 0 and self._restart_if_dead(name):  # killed as it was told to stop
+                _hang_up(self.processes[name])
+                code = self._wait(name, until)
+            why = f"it was not done after {timeout_s} s" if code is None else _reason(self.folder, name, code)
             if why:
                 notes.append(f"tracker {name!r} has not been told all ({why}): tunekit sync {self.folder}")
         return notes
 
+    def _wait(self, name: str, until: float) -> int | None:
+        """Return the code a process ended with, or None, and kill it, if it has not ended by then."""
+        process = self.processes[name]
+        try:
+            return process.wait(None if until == math.inf else max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
     def _keep(self) -> None:
         while not self.stopping.wait(RETRY_S):
-            self._restart_dead()
+            for name in self.processes:
+                self._restart_if_dead(name)
 
-    def _restart_dead(self) -> None:
-        for name, process in self.processes.items():
-            if process.poll() not in (None, 0):
-                with contextlib.suppress(OSError):  # no memory, no processes left: the search goes on without
-                    self.processes[name] = self._start(name)
-                    _hang_up(process)
+    def _restart_if_dead(self, name: str) -> bool:
+        process = self.processes[name]
+        if process.poll() not in (None, 0):
+            with contextlib.suppress(OSError):  # no memory, no processes left: the search goes on without
+                self.processes[name] = self._start(name)
+                _hang_up(process)
+        return self.processes[name] is not process
 
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         """Start a tracker's process: in a session of its own, where no Ctrl-C reaches it."""
@@ -165,7 +175,7 @@ def main(name: str, folder: Path, options: dict[str, str]) -> int:
         follow(name, folder, options)
     except Exception as error:
         text = redacted(" ".join(f"{type(error).__name__}: {error}".split()))
-        with _log(folder, name).open("a", encoding="utf-8") as log:
+        with log_file(folder, name).open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         os._exit(1)  # without the tracker's own farewells: they may never return
     return 0
@@ -178,7 +188,7 @@ def follow(name: str, folder: Path, options: dict[str, str]) -> None:
     def done(wait_s: float) -> bool:
         return bool(select.select([0], [], [], wait_s)[0]) or os.getppid() != driver
 
-    while (lock := _lock(folder, name)) is None:  # one of an earlier run is still at work
+    while (lock := take_lock(folder, name)) is None:  # one of an earlier run is still at work
         time.sleep(EVERY_S / 5)
     path = tracker_folder(folder) / f"{name}.json"
     told = _read(path)
@@ -211,9 +221,10 @@ def follow(name: str, folder: Path, options: dict[str, str]) -> None:
 def _hang_up(process: subprocess.Popen[bytes]) -> None:
     """Tell a tracker's process that the search is over: in a word too, as a fork of the driver may hold the pipe."""
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(b"stop")
-    process.stdin.close()
+    if not process.stdin.closed:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(b"stop")
+        process.stdin.close()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -224,24 +235,9 @@ def _read(path: Path) -> dict[str, Any]:
     return empty
 
 
-def _lock(folder: Path, name: str) -> int | None:
-    """Take a tracker's lock, or return None; the system gives it back when its owner dies."""
-    lock = os.open(paths.make_private(tracker_folder(folder)) / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        return None
-    return lock
-
-
-def _log(folder: Path, name: str) -> Path:
-    return tracker_folder(folder) / f"{name}.log"
-
-
 def _reason(folder: Path, name: str, code: int) -> str:
     """Return why a tracker's process ended as it did; nothing where it ended well."""
-    path = _log(folder, name)
+    path = log_file(folder, name)
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if code == 1 and path.exists() else []
     return "" if code == 0 else lines[-1] if lines else f"it ended with code {code}"
 

@@ -146,7 +146,7 @@ class Feed:
         for start, end in itertools.pairwise([*starts, self.num_images]):
             yield self._batch(self.rows[order[start:end]], training=True)
 
-    def in_order(self, most_pixels: int = 2**21) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def in_order(self, most_pixels: int = 2**19) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (images, targets) in the split's order, in batches as large as the caches like."""
         size = self.prepare.size or max(self.images.shape[1:3])
         for rows in self.rows.split(max(32, most_pixels // size**2)):

@@ -22,7 +22,7 @@ from tunekit.config import complete
 from tunekit.datasets import open_dataset
 from tunekit.datasets.base import Dataset
 from tunekit.errors import CheckpointError, TrainingError
-from tunekit.metrics import is_better
+from tunekit.scores import is_better
 from tunekit.space import Space, draw_config
 
 Message = dict[str, Any]
