@@ -14,7 +14,7 @@ from tunekit import figures, grid
 base = {"backbone": "cnn_small", "optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "batch_size": 64}
 
 
-def main(dataset: str = "mnist", data_dir: str = "data", max_epochs: int = 4, out: Path = Path("experiments")) -> None:
+def main(dataset: str, data_dir: str = "data", max_epochs: int = 4, out: Path = Path("experiments")) -> None:
     data = tunekit.load_dataset(dataset, data_dir=data_dir)
     results = tunekit.train(base, data, max_epochs=max_epochs, folder=out)
     figures.learning_curves(results.history, ["train_loss", "val_loss"]).write_html(out / "loss.html")

@@ -8,23 +8,20 @@ from pathlib import Path
 import typer
 
 import tunekit
-from tunekit import figures
-
-SWEEP = Path(__file__).with_suffix(".yaml")
 
 
 def main(
     data_dir: str = "data",
-    tracker: str = "none",
+    tracker: str | None = None,
     num_trials: int = 12,
     max_epochs: int = 4,
     folder: str = "experiments",
 ) -> None:
     results = tunekit.run(
-        SWEEP,
+        Path(__file__).with_suffix(".yaml"),
         dataset="mnist",
         data_dir=data_dir,
-        tracker=None if tracker == "none" else tracker,
+        tracker=tracker,
         num_trials=num_trials,
         max_epochs=max_epochs,
         folder=folder,
@@ -32,7 +29,7 @@ def main(
     print(f"best config: {results.best_config}")
     print(f"val_loss {results.best_value:.4f}, test accuracy {results.test()['test_accuracy']:.4f}")
     page = results.folder / "parallel_coordinates.html"
-    figures.parallel_coordinates(results.dataframe, results.metric).write_html(page)
+    results.parallel_coordinates().write_html(page)
     print(f"figure: {page}")
 
 

@@ -23,7 +23,7 @@ def main(path: str, num_trials: int = 10, max_epochs: int = 10, folder: str = "e
     print(f"{dataset.num_images} images of {len(dataset.classes)} classes: {', '.join(dataset.classes)}")
     results = tunekit.run(space, dataset, num_trials=num_trials, max_epochs=max_epochs, confirm=2, folder=folder)
     print(results.dataframe.sort_values("val_accuracy", ascending=False).head())
-    print(f"winner against the default config: {results.verdict}")
+    print(f"winner against the default config: {results.verdict or 'it is the default config'}")
     print(f"test accuracy {results.test()['test_accuracy']:.3f}")
 
 

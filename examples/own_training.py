@@ -6,16 +6,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import tunekit
-from tunekit import choice, loguniform, randint
+
+space = {"width": tunekit.randint(16, 64), "lr": tunekit.loguniform(1e-3, 1)}
 
 
 def two_layers(config, dataset):  # a model: used as "backbone", trained by tunekit's loop
-    width = config["width"]
-    return nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.ReLU(), nn.Linear(width, dataset.num_outputs))
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, config["width"]), nn.ReLU(), nn.Linear(config["width"], 10))
 
 
 def my_train(config, dataset, state=None):  # a training loop: any generator of this form
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, config["width"]), nn.ReLU(), nn.Linear(config["width"], 10))
+    model = two_layers(config, dataset)
     optimizer = torch.optim.SGD(model.parameters(), lr=config["lr"])
     if state:
         model.load_state_dict(state["model"])
@@ -26,15 +26,12 @@ def my_train(config, dataset, state=None):  # a training loop: any generator of 
             nn.functional.cross_entropy(model(images), targets).backward()
             optimizer.step()
         hits = [model(images).argmax(1) == targets for images, targets in DataLoader(dataset.val, batch_size=256)]
-        accuracy = torch.cat(hits).float().mean().item()
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
-        yield {"val_accuracy": accuracy}, state
+        yield {"val_accuracy": torch.cat(hits).float().mean().item()}, state
 
 
 def main(max_epochs: int = 3) -> None:
-    space = {"backbone": two_layers, "width": randint(16, 64), "lr": loguniform(1e-3, 1e-1)}
-    print(tunekit.run(space, "digits", num_trials=4, max_epochs=max_epochs).best_config)
-    space = {"width": choice([16, 32, 64]), "lr": loguniform(1e-2, 1)}
+    print(tunekit.run({**space, "backbone": two_layers}, "digits", num_trials=4, max_epochs=max_epochs).best_config)
     print(tunekit.run(space, "digits", train=my_train, num_trials=4, max_epochs=max_epochs).best_config)
 
 

@@ -24,7 +24,7 @@ def main(
     print(f"best config: {results.best_config}")
     tested = results.test()
     for name in ("test_mse", "test_pearson", "test_pairwise_accuracy"):
-        if name in tested:  # the last one needs votes.tsv
+        if tested.get(name) is not None:  # the last one needs votes.tsv
             print(f"{name} {tested[name]:.3f}")
     predicted = results.predict(dataset.test.images)["value"].to_numpy()
     page = results.folder / "predicted_against_true.html"

@@ -4,12 +4,12 @@ from tunekit import choice, loguniform, uniform
 
 space = {
     "backbone": choice(["cnn", "cifar_net"]),  # with a GPU, add "resnet18"
-    "lr": loguniform(1e-4, 1e-1),
     "batch_size": choice([32, 64, 128, 256]),
     "optimizer": choice([
-        {"name": "sgd", "momentum": uniform(0.5, 0.99), "weight_decay": loguniform(1e-6, 1e-2)},
-        {"name": "adamw", "weight_decay": loguniform(1e-6, 1e-1)},
+        {"name": "sgd", "lr": loguniform(1e-3, 3e-1), "momentum": uniform(0.5, 0.95),
+         "weight_decay": loguniform(1e-6, 1e-3)},
+        {"name": "adamw", "lr": loguniform(1e-4, 1e-2), "weight_decay": loguniform(1e-6, 1e-1)},
     ]),
-    "lr_schedule": choice(["cosine", "one_cycle"]),
+    "lr_schedule": "one_cycle",  # one for all: asha compares trials in their first epochs, where schedules differ
     "augment": choice(["none", "flip", "flip_crop"]),
 }  # fmt: skip

@@ -4,7 +4,9 @@ from tunekit import choice, loguniform, uniform
 
 space = {
     "backbone": choice(["cnn", "cnn_small", "mlp"]),
-    "lr": loguniform(3e-4, 1e-1),  # a decade and a half around Adam's 1e-3 and SGD's 1e-2 to 1e-1
-    "batch_size": choice([16, 32, 64]),  # 1,257 train images: larger batches leave too few steps
-    "optimizer": choice([{"name": "sgd", "momentum": uniform(0.5, 0.99)}, {"name": "adam"}]),
-}
+    "batch_size": choice([16, 32, 64]),  # 1,259 train images: larger batches leave too few steps
+    "optimizer": choice([  # a decade either side of what is usual for each
+        {"name": "sgd", "lr": loguniform(3e-3, 3e-1), "momentum": uniform(0.5, 0.95)},
+        {"name": "adam", "lr": loguniform(3e-4, 1e-2)},
+    ]),
+}  # fmt: skip

@@ -52,6 +52,14 @@ def small_cifar(data, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_placepulse(data, tmp_path_factory) -> Path:
+    """250 photographs in the layout of Place Pulse: enough for a train split of more than one batch of 128."""
+    folder = tmp_path_factory.mktemp("placepulse")
+    subprocess.run([sys.executable, data / "make_placepulse.py", folder, "--images", "250"], check=True)
+    return folder
+
+
 def test_mnist(small_mnist, tmp_path):
     printed = example("mnist.py", "--data-dir", small_mnist, "--num-trials", 2, "--max-epochs", 1, cwd=tmp_path)
     assert "test accuracy 0." in printed and "default config 0." in printed
@@ -64,13 +72,51 @@ def test_cifar10(small_cifar, tmp_path):
 
 def test_own_images(small_cifar, tmp_path):
     printed = example("own_images.py", small_cifar / "train", "--num-trials", 2, "--max-epochs", 1, cwd=tmp_path)
-    assert "of the default config (2 seeds each" in printed
+    assert "winner against the default config: " in printed
 
 
 def test_own_training(tmp_path):
     assert "'width'" in example("own_training.py", "--max-epochs", 1, cwd=tmp_path)
 
 
+def test_placepulse(small_placepulse, tmp_path):
+    options = ["--data-dir", small_placepulse, "--study", "wealthier", "--num-trials", 2, "--max-epochs", 1]
+    printed = example("placepulse.py", *options, cwd=tmp_path)
+    assert "test_mse" in printed and "test_pearson" in printed
+    (page,) = tmp_path.glob("experiments/*/predicted_against_true.html")
+    assert "wealthier" in page.read_text() and "Pearson" in page.read_text()
+
+
+def test_mnist_sweep(small_mnist, tmp_path):
+    options = ["--data-dir", small_mnist, "--num-trials", 2, "--max-epochs", 1]
+    printed = example("mnist_sweep.py", *options, cwd=tmp_path)
+    assert "'lr': " in printed and "test accuracy 0." in printed
+    (page,) = tmp_path.glob("experiments/*/parallel_coordinates.html")
+    assert "parcoords" in page.read_text()
+
+
+def test_fashion_mnist(data, tmp_path):
+    printed = example("fashion_mnist.py", "--data-dir", data, "--max-epochs", 1, cwd=tmp_path)
+    assert "61,706 parameters" in printed and "(16, 5, 5)" in printed
+    assert printed.count("accuracy after one batch: 0.") == printed.count("accuracy after training: 0.") == 2
+
+
+def test_cnn_lab(small_mnist, tmp_path):
+    printed = example("cnn_lab.py", "mnist", "--data-dir", small_mnist, "--max-epochs", 1, cwd=tmp_path)
+    assert "momentum=0.9" in printed and "lr=0.1" in printed and "test accuracy of the best: 0." in printed
+    pages = {page.name for page in tmp_path.glob("experiments/*.html")}
+    assert pages == {"loss.html", "images.html", "momentum.html", "lr.html"}
+
+
+def test_cifar_classifier(small_cifar, tmp_path):
+    printed = example("cifar_classifier.py", small_cifar, "--max-epochs", 1, cwd=tmp_path)
+    assert "epoch 1 of 1: train_loss" in printed and "accuracy on 200 test images: 0." in printed
+    assert "airplane" in printed
+    (saved,) = tmp_path.glob("experiments/*/cifar_net.safetensors")
+    assert saved.with_suffix(".json").is_file()
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_is_short(path):
-    assert len(path.read_text().splitlines()) < 45
+def test_an_example_is_short_and_is_run(path):
+    assert len(path.read_text().splitlines()) < 40
+    assert f'example("{path.name}"' in Path(__file__).read_text()

@@ -106,12 +106,16 @@ def spaces() -> None:
 
 
 def download(
-    dataset: Annotated[str, typer.Argument(help="mnist, fashion_mnist or cifar10.")],
+    dataset: Annotated[str, typer.Argument(help="mnist, fashion_mnist, cifar10 or placepulse.")],
     data_dir: Annotated[Path, typer.Option(help="Where to put it.")] = Path("data"),
 ) -> None:
     """Fetch a named dataset's files."""
     from tunekit.datasets import load_dataset
+    from tunekit.datasets.placepulse import fetch_placepulse
 
+    if dataset == "placepulse":  # 3 GB: fetched and unpacked, but not read yet
+        print(f"placepulse: in {fetch_placepulse(data_dir)}; `tunekit check` reads it")
+        return
     loaded = load_dataset(dataset, data_dir=data_dir, download=True)
     print(f"{loaded.name}: {loaded.num_images} images in {data_dir}")
 

@@ -155,6 +155,8 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
         return any(value == known and isinstance(known, bool) == isinstance(value, bool) for known in choices)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return False
+    if getattr(distribution, "log", False) and value <= 0:
+        return False  # Optuna would raise
     return distribution._contains(distribution.to_internal_repr(value))
 
 

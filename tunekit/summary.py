@@ -100,11 +100,11 @@ def print_backbone(name: str, image_size: int, channels: int, classes: int) -> N
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("layer", "type", "output shape", "parameters"):
         table.add_column(column, justify="right" if column == "parameters" else "left")
-    layers = describe(complete({"backbone": name}), dataset)
+    *layers, total = describe(complete({"backbone": name}), dataset)
     for layer in layers:
         table.add_row(layer.name, layer.type, str(layer.output_shape), f"{layer.num_parameters:,}")
     Console().print(table)
-    print(f"total: {sum(layer.num_parameters for layer in layers):,} parameters")
+    print(f"total: {total.num_parameters:,} parameters")
 
 
 def print_backbones() -> None:

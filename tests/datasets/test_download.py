@@ -66,6 +66,7 @@ def server() -> Iterator[http.server.ThreadingHTTPServer]:
     made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.data, made.ways, made.requests, made.release = DATA, [{}], [], threading.Event()
     made.url = f"http://127.0.0.1:{made.server_port}/place-pulse-2.0.zip?dl=1"
+    made.handle_error = lambda *_: None  # a client that hangs up is what is tested
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield made
@@ -219,6 +220,7 @@ def test_no_network_says_where_to_put_the_folder(tmp_path, monkeypatch):
     with pytest.raises(DataError) as caught:
         fetch_placepulse(tmp_path / "data", url)
     text = str(caught.value)
+    assert not list((tmp_path / "data").iterdir())
     assert "Connection refused" in text and f"unpack it into {tmp_path}/data/place-pulse-2.0" in text and url in text
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tunekit.datasets import load_dataset, open_dataset, publish
+from tunekit.datasets import check, load_dataset, open_dataset, publish
 from tunekit.datasets.decoding import Preparation
 from tunekit.datasets.listing import read
 from tunekit.datasets.placepulse import find_folder, list_placepulse, placepulse
@@ -199,6 +199,19 @@ def test_it_is_a_dataset_like_any_other(whole):
     assert again.fingerprint == dataset.fingerprint and np.array_equal(again.comparisons, dataset.comparisons)
     opened = open_dataset(publish(dataset))
     assert opened.summary() == dataset.summary() and np.array_equal(opened.test.targets, dataset.test.targets)
+
+
+def test_load_dataset_leaves_the_fractions_to_it(whole):
+    assert load_dataset("placepulse", data_dir=whole).num_images == {"train": 65, "val": 5, "test": 30}
+    given = load_dataset("placepulse", data_dir=whole, val_fraction=0.1, test_fraction=0.2)
+    assert given.num_images == {"train": 70, "val": 10, "test": 20}
+    assert load_dataset(**given.source).fingerprint == given.fingerprint
+
+
+def test_check_reads_it_too(folder, data):
+    assert check(folder) == check(folder, study="boring") == check(data / "placepulse-sample") == []
+    next((folder / "images").iterdir()).write_bytes(b"")
+    assert [problem.reason for problem in check(folder)] == ["is empty (0 bytes)"]
 
 
 def test_where_the_folder_is_looked_for(whole, tmp_path, monkeypatch):

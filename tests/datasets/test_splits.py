@@ -38,6 +38,14 @@ def test_groups_stay_together():
     assert 20 <= len(rows["val"]) <= 40 and 50 <= len(rows["test"]) <= 70
 
 
+def test_groups_larger_than_a_share_give_one_group():
+    targets, groups = np.linspace(0, 1, 80), np.repeat([f"city {n}" for n in range(8)], 10)
+    rows = split_rows(targets, np.full(80, "train"), 0.05, 0.3, 0, groups, ())
+    assert {split: len(numbers) for split, numbers in rows.items()} == {"train": 50, "val": 10, "test": 20}
+    with pytest.raises(DataError, match="too few to cut it"):
+        split_rows(targets, np.full(80, "train"), 0.05, 0.3, 0, np.full(80, "one city"), ())
+
+
 def test_a_split_that_would_be_empty():
     with pytest.raises(DataError, match="too few"):
         split_rows(np.array([0, 1]), np.full(2, "train"), 0.1, 0.2, 0, None, ("a", "b"))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tunekit.datasets import files, tables
+from tunekit.datasets import files, placepulse, tables
 from tunekit.datasets.decoding import Preparation
 from tunekit.datasets.listing import Problem, read
 from tunekit.datasets.table_rows import SUFFIXES
@@ -14,8 +14,8 @@ def check(path: str | Path, **options: Any) -> list[Problem]:
     """Return every problem of a folder or table, without stopping at any; an empty list means it can be trained on.
 
     Args:
-        path: a folder of class folders, or a .csv or .tsv table.
-        options: a table's `path_column`, `target_column`, `split_column` and `task`.
+        path: a folder of class folders, a .csv or .tsv table, or the folder of Place Pulse.
+        options: a table's `path_column`, `target_column`, `split_column` and `task`; Place Pulse's `study`.
 
     Returns:
         Problems, (file, reason) each, in order of their finding.
@@ -30,7 +30,9 @@ def check(path: str | Path, **options: Any) -> list[Problem]:
         ['holds no class folders: one folder per class is needed, named as the class, with its images in it']
     """
     path = Path(path).expanduser().absolute()
-    if path.is_dir():
+    if (path / "qscores.tsv").is_file():
+        listing = placepulse.list_placepulse(path, **options)
+    elif path.is_dir():
         listing = files.list_folder(path)
     elif path.is_file() and path.suffix.lower() in SUFFIXES:
         listing = tables.list_table(path, **options)

@@ -59,28 +59,39 @@ def fetch(
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise DataError(f"{part} is being written by another process: wait until it is done") from None
-        failed, most = 0, file.tell()
-        while True:
-            try:
-                if _go_on(url, file, part, timeout_s, max_bytes):
-                    break
-                reason = "the connection was cut"
-            except urllib.error.HTTPError as error:
-                if error.code not in RETRY_STATUS:
-                    raise DataError(f"{url} answered {error.code} {error.reason}") from error
-                reason = f"the server answered {error.code} {error.reason}"
-            except BROKEN as error:
-                reason = str(getattr(error, "reason", error)) or type(error).__name__
-            failed, most = (0, file.tell()) if file.tell() >= most + PROGRESS_BYTES else (failed + 1, most)
-            if failed >= attempts:
-                kept = f"; {file.tell():,} bytes are kept, and the same call goes on from there" if file.tell() else ""
-                raise DataError(f"{url} could not be fetched in {attempts} attempts ({reason}){kept}")
-            time.sleep(wait_s * 2 ** max(failed - 1, 0))
-        file.flush()
-        os.fsync(file.fileno())
-        os.replace(part, path)
-    _about(part).unlink(missing_ok=True)
+        try:
+            _insist(url, file, part, attempts, wait_s, timeout_s, max_bytes)
+            os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            if not file.tell() or path.exists():
+                part.unlink(missing_ok=True)
+                _about(part).unlink(missing_ok=True)
     return path
+
+
+def _insist(
+    url: str, file: IO[bytes], part: Path, attempts: int, wait_s: float, timeout_s: float, max_bytes: int
+) -> None:
+    """Make requests until the file is whole, or so many in a row have brought nothing."""
+    failed, most = 0, file.tell()
+    while True:
+        try:
+            if _go_on(url, file, part, timeout_s, max_bytes):
+                file.flush()
+                return
+            reason = "the connection was cut"
+        except urllib.error.HTTPError as error:
+            if error.code not in RETRY_STATUS:
+                raise DataError(f"{url} answered {error.code} {error.reason}") from error
+            reason = f"the server answered {error.code} {error.reason}"
+        except BROKEN as error:
+            reason = str(getattr(error, "reason", error)) or type(error).__name__
+        failed, most = (0, file.tell()) if file.tell() >= most + PROGRESS_BYTES else (failed + 1, most)
+        if failed >= attempts:
+            kept = f"; {file.tell():,} bytes are kept, and the same call goes on from there" if file.tell() else ""
+            raise DataError(f"{url} could not be fetched in {attempts} attempts ({reason}){kept}")
+        time.sleep(wait_s * 2 ** max(failed - 1, 0))
 
 
 def _go_on(url: str, file: IO[bytes], part: Path, timeout_s: float, max_bytes: int) -> bool:

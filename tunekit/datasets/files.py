@@ -70,7 +70,7 @@ def list_folder(path: Path) -> Listing:
 def _subfolders(listing: Listing, folder: str) -> list[str]:
     """Return the names of the folders in a folder; an image there is in no class."""
     names, other = [], []
-    for entry in _entries(listing, folder):
+    for entry in entries(listing, folder):
         if entry.is_dir(follow_symlinks=False):
             names.append(entry.name)
         elif entry.is_symlink() and entry.is_dir():
@@ -89,9 +89,9 @@ def _list_class(listing: Listing, split: str, name: str, number: int) -> None:
     other, found, waiting = [], 0, [os.path.join(split, name)]
     while waiting:
         folder = waiting.pop()
-        for entry in _entries(listing, folder):
+        for entry in entries(listing, folder):
             path = os.path.join(folder, entry.name)
-            reason = _why_not(listing.root, entry)
+            reason = why_not(listing.root, entry)
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(path)
             elif reason:
@@ -109,7 +109,7 @@ def _list_class(listing: Listing, split: str, name: str, number: int) -> None:
         listing.faults.append(Problem(_shown_path(split, name), "holds no images: an empty class cannot be learnt"))
 
 
-def _why_not(root: Path, entry: "os.DirEntry[str]") -> str:
+def why_not(root: Path, entry: "os.DirEntry[str]") -> str:
     """Return why a file cannot be an image, from its kind alone; "" if it may be one. Nothing is opened."""
     try:
         mode = entry.stat().st_mode
@@ -129,7 +129,7 @@ def _why_not(root: Path, entry: "os.DirEntry[str]") -> str:
     return ""
 
 
-def _entries(listing: Listing, folder: str) -> "list[os.DirEntry[str]]":
+def entries(listing: Listing, folder: str) -> "list[os.DirEntry[str]]":
     """Return what is in a folder, sorted, without hidden files and those that systems leave behind."""
     try:
         with os.scandir(listing.root / folder) as entries:

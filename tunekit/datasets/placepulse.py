@@ -193,9 +193,9 @@ def _images(listing: Listing) -> dict[str, str]:
         raise DataError(f"placepulse: {listing.root} has no folder images/: unpack Place Pulse 2.0 there again")
     images: dict[str, str] = {}
     other = []
-    for entry in files._entries(listing, "images"):
+    for entry in files.entries(listing, "images"):
         name, match = f"images/{entry.name}", NAME.fullmatch(entry.name)
-        reason = files._why_not(listing.root, entry)
+        reason = files.why_not(listing.root, entry)
         if match is None or entry.is_dir():
             other.append(name)
         elif reason:

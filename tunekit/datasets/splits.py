@@ -76,10 +76,13 @@ def _cut_values(rows: np.ndarray, targets: np.ndarray, share: float, random: np.
 
 
 def _cut_groups(rows: np.ndarray, groups: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
-    """Take whole groups, in random order, each one that brings the cut nearer to its share."""
+    """Take whole groups, in random order, each that brings the cut nearer to its share; if none does, a smallest."""
     wanted, cut = share * len(rows), rows[:0]
-    for group in random.permutation(np.unique(groups[rows])):
+    order = random.permutation(np.unique(groups[rows]))
+    for group in order:
         members = rows[groups[rows] == group]
         if abs(len(cut) + len(members) - wanted) < abs(len(cut) - wanted):
             cut = np.concatenate([cut, members])
-    return cut
+    if len(cut) or len(order) < 2:
+        return cut
+    return min((rows[groups[rows] == group] for group in order), key=len)
