@@ -246,3 +246,11 @@ def test_pretrained_weights_that_cannot_be_downloaded(hub, monkeypatch):
 def test_torchvision_is_imported_only_when_asked_for():
     code = "import sys, tunekit.backbones; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_model_of_ones_own_with_lazy_layers():
+    def lazy(config, dataset):
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, dataset.num_outputs))
+
+    model = build_model(make_config(lazy), make_dataset(size=8))
+    assert model(torch.zeros(3, 1, 8, 8)).shape == (3, 10)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 import tunekit
-from tunekit.cli import app, main
+from tunekit.cli import _space, app, main
 
 
 class Answer(NamedTuple):
@@ -112,3 +112,12 @@ def test_train_test_and_results(command, tmp_path):
     assert "0.003" in command("results", tmp_path / "first").stdout
     command("results", tmp_path / "first", "--csv", tmp_path / "trials.csv")
     assert (tmp_path / "trials.csv").read_text().startswith("trial,state,num_epochs")
+
+
+def test_a_constant_replaces_a_key_of_a_space_or_of_a_sweep(tmp_path):
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text("{method: random, metric: {name: val_loss}, parameters: {lr: {min: 0.001, max: 0.1}}}")
+    made = _space(str(sweep), ["batch_size=16"])
+    assert made["metric"] == {"name": "val_loss"}
+    assert made["parameters"]["batch_size"] == {"value": 16}
+    assert _space("digits", ["batch_size=16"])["batch_size"] == 16

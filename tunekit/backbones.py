@@ -10,7 +10,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from tunekit.errors import ConfigError, TunekitError, UnknownNameError, unknown_name
-from tunekit.heads import freeze_backbone
+from tunekit.heads import freeze_backbone, settled
 from tunekit.registry import Registry
 from tunekit.small_cnns import SMALL
 from tunekit.torchvision_models import pretrained_state, torchvision_model, torchvision_names
@@ -71,10 +71,10 @@ def build_model(config: dict[str, Any], dataset: Any) -> nn.Module:
     name = config["backbone"]
     dataset = dataclasses.replace(dataset, image_shape=_image_shape(config, dataset))
     if callable(name):
-        model = name(config, dataset)
+        model = settled(name(config, dataset), dataset.image_shape)
     elif name in backbones:
         _check_pretrained(config)
-        model = backbones[name](config, dataset)
+        model = settled(backbones[name](config, dataset), dataset.image_shape)
     elif name in torchvision_names():
         model = torchvision_model(name, config, dataset)
     else:

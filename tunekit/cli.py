@@ -163,8 +163,14 @@ def _space(space: str, constants: list[str] | None) -> Any:
     if not constants:
         return space
     from tunekit.asked import find_space
+    from tunekit.sweeps import is_sweep
+    from tunekit.yaml_files import read_yaml
 
-    return {**find_space(space), **_values(constants)}
+    if not is_sweep(space):
+        return {**find_space(space), **_values(constants)}
+    sweep = read_yaml(Path(space))
+    parameters = sweep.get("parameters", {}) if isinstance(sweep, dict) else {}
+    return {**sweep, "parameters": {**parameters, **{key: {"value": v} for key, v in _values(constants).items()}}}
 
 
 def _dataset(dataset: str, options: list[str] | None, data_dir: Path | None, split_seed: int, on_bad_image: str) -> Any:

@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import torch
 from torch import nn
 
 from tunekit.errors import ConfigError
@@ -77,3 +78,11 @@ def _rest_in_eval(head: str, model: nn.Module, images: Any) -> None:
         for child in model.children():
             child.train(isinstance(child, nn.Dropout))  # one that stands alone belongs to the head (GoogLeNet)
         model.get_submodule(head).train()
+
+
+def settled(model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
+    """Return the model after its lazy layers, if it has any, have seen the shape (C, H, W) of an image."""
+    if any(isinstance(parameter, nn.UninitializedParameter) for parameter in model.parameters()):
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, *image_shape))
+    return model
