@@ -77,6 +77,16 @@ def test_a_damaged_or_foreign_model_is_refused(trained, tmp_path):
         tunekit.load_model(tmp_path / "nothing")
 
 
+def test_the_onnx_model_gives_the_same_from_pixels(trained, test_split, tmp_path):
+    pytest.importorskip("onnxscript")
+    reference = pytest.importorskip("onnx.reference")
+    path = trained.export(tmp_path / "model")[2]
+    pixels = test_split.images[:5].transpose(0, 3, 1, 2).astype(np.float32)
+    (outputs,) = reference.ReferenceEvaluator(str(path)).run(None, {"pixels": pixels})
+    shares = np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True)
+    assert np.allclose(shares, trained.predict(test_split.images[:5]).filter(like="p/"), atol=1e-5)
+
+
 def test_on_the_command_line(trained, test_split, tmp_path, capsys):
     for number, image in enumerate(test_split.images[:3]):
         Image.fromarray(image[..., 0]).save(tmp_path / f"{number}.png")

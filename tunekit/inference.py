@@ -118,7 +118,7 @@ class TrainedModel:
         channels, height, width = self.dataset.image_shape
         size = (self.config["image_size"],) * 2 if self.config["image_size"] else (height, width)
         prepare = Preprocessing({**self.config, "image_size": None}, self.dataset, torch.device("cpu"))
-        whole = _Normalised(self.module, prepare.scale, prepare.shift)
+        whole = _Normalised(self.module, prepare.scale, prepare.shift).eval()
         example = torch.zeros(2, channels, *size)
         torch.onnx.export(
             whole, (example,), path, dynamo=True, verbose=False, input_names=["pixels"], output_names=["outputs"],
