@@ -73,6 +73,7 @@ def made_small(command: str) -> list[str]:
     return [*shlex.split(command)[1:], *(word for key, words in SMALL.items() if key in command for word in words)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_table_runs(command, places, ray, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

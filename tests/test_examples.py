@@ -65,11 +65,13 @@ def test_mnist(small_mnist, tmp_path):
     assert "test accuracy 0." in printed and "default config 0." in printed
 
 
+@pytest.mark.long
 def test_cifar10(small_cifar, tmp_path):
     printed = example("cifar10.py", small_cifar, "--num-trials", 2, "--max-epochs", 1, cwd=tmp_path)
     assert "airplane" in printed
 
 
+@pytest.mark.long
 def test_own_images(small_cifar, tmp_path):
     printed = example("own_images.py", small_cifar / "train", "--num-trials", 2, "--max-epochs", 1, cwd=tmp_path)
     assert "winner against the default config: " in printed
@@ -87,6 +89,7 @@ def test_placepulse(small_placepulse, tmp_path):
     assert "wealthier" in page.read_text() and "Pearson" in page.read_text()
 
 
+@pytest.mark.long
 def test_mnist_sweep(small_mnist, tmp_path):
     options = ["--data-dir", small_mnist, "--num-trials", 2, "--max-epochs", 1]
     printed = example("mnist_sweep.py", *options, cwd=tmp_path)
@@ -95,12 +98,14 @@ def test_mnist_sweep(small_mnist, tmp_path):
     assert "parcoords" in page.read_text()
 
 
+@pytest.mark.long
 def test_fashion_mnist(data, tmp_path):
     printed = example("fashion_mnist.py", "--data-dir", data, "--max-epochs", 1, cwd=tmp_path)
     assert "61,706 parameters" in printed and "(16, 5, 5)" in printed
     assert printed.count("accuracy after one batch: 0.") == printed.count("accuracy after training: 0.") == 2
 
 
+@pytest.mark.long
 def test_cnn_lab(small_mnist, tmp_path):
     printed = example("cnn_lab.py", "mnist", "--data-dir", small_mnist, "--max-epochs", 1, cwd=tmp_path)
     assert "momentum=0.9" in printed and "lr=0.1" in printed and "test accuracy of the best: 0." in printed
@@ -108,6 +113,7 @@ def test_cnn_lab(small_mnist, tmp_path):
     assert pages == {"loss.html", "images.html", "momentum.html", "lr.html"}
 
 
+@pytest.mark.long
 def test_cifar_classifier(small_cifar, tmp_path):
     printed = example("cifar_classifier.py", small_cifar, "--max-epochs", 1, cwd=tmp_path)
     assert "epoch 1 of 1: train_loss" in printed and "accuracy on 200 test images: 0." in printed

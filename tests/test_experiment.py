@@ -152,6 +152,7 @@ def test_a_signal_stops_the_command_cleanly(number, status, tmp_path):
     assert list(Ledger(tmp_path / "x").events())[-1].kind == "closed"
 
 
+@pytest.mark.long
 def test_a_time_budget_ends_the_search_and_a_larger_one_extends_it(tmp_path):
     first = search(tmp_path, num_trials=1)
     used_s = list(Ledger(first.folder).events())[-1].at_s
@@ -208,6 +209,7 @@ def test_when_the_first_trials_fail_alike_the_search_says_so_once(tmp_path):
     assert len(tunekit.load_results(tmp_path / "x").dataframe) < 10
 
 
+@pytest.mark.long
 def test_a_trial_that_hangs_is_killed_and_tried_again(tmp_path):
     def train(config, dataset, state=None):
         yield {"val_accuracy": 0.1}, {"epoch": 1}
@@ -253,6 +255,7 @@ def test_a_dataset_made_of_arrays(tmp_path):
     assert {"test_mse", "test_pearson"} <= set(results.test())
 
 
+@pytest.mark.long
 def test_resume_from_the_folder_alone(tmp_path):
     _stop_after_epochs(tmp_path / "x", 2)
     with pytest.raises(KeyboardInterrupt):

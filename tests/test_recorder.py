@@ -83,23 +83,25 @@ def test_a_metric_that_is_not_finite_ends_the_trial_as_diverged(value, role, led
 def test_the_scheduler_stops_trials_of_the_search_alone(ledger):
     recorder = make(ledger, "asha")
     run_whole(recorder, [0.9, 0.9])
+    run_whole(recorder, [0.8, 0.8])  # asha compares from the third trial on
     stopped, confirms = run_whole(recorder, [0.1, 0.1]), run_whole(recorder, [0.1, 0.1], "default")
     trials = ledger.trials()
     assert (trials[stopped].state, trials[stopped].reason) == ("stopped", "by the scheduler, at epoch 1")
     assert (trials[confirms].state, len(trials[confirms].history)) == ("finished", 2)
-    assert checkpoints(ledger) == [(0, "best"), (1, "best")]
+    assert checkpoints(ledger) == [(0, "best"), (1, "best"), (2, "best")]
 
 
 def test_a_trial_that_was_to_stop_when_the_driver_died_stops_when_it_starts_again(ledger):
     recorder = make(ledger, "asha")
     run_whole(recorder, [0.9])
+    run_whole(recorder, [0.8])
     for value in (0.1, math.nan):
         number = propose(ledger)
         started(recorder, number)
         ledger.append("epoch", {METRIC: value}, number, 1)  # and here the driver died
     again = make(ledger, "asha")
-    assert [started(again, 1), started(again, 2)] == [True, True]
-    assert [trial.state for trial in ledger.trials().values()] == ["finished", "stopped", "diverged"]
+    assert [started(again, 2), started(again, 3)] == [True, True]
+    assert [trial.state for trial in ledger.trials().values()] == ["finished", "finished", "stopped", "diverged"]
 
 
 def test_a_lost_worker_is_tried_again_three_times(ledger):
