@@ -77,6 +77,7 @@ def test_own_images(small_cifar, tmp_path):
     assert "winner against the default config: " in printed
 
 
+@pytest.mark.long
 def test_own_training(tmp_path):
     assert "'width'" in example("own_training.py", "--max-epochs", 1, cwd=tmp_path)
 

@@ -56,6 +56,7 @@ def test_the_same_call_gives_the_finished_results_without_running_anything(finis
     assert sorted(started) == list(range(6))
 
 
+@pytest.mark.long
 def test_a_larger_num_trials_extends_the_search(tmp_path):
     first = search(tmp_path, num_trials=2)
     second = search(tmp_path, num_trials=4)
@@ -96,6 +97,7 @@ def test_a_search_stopped_and_resumed_ends_as_if_it_had_not_been(tmp_path, finis
     assert kept == [(e.trial, e.epoch) for e in Ledger(part / "x").events() if e.kind == "epoch"][: len(kept)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("searcher", "scheduler"), list(zip(sorted(searchers), itertools.cycle(sorted(schedulers)), strict=False))
 )
@@ -265,6 +267,7 @@ def test_resume_from_the_folder_alone(tmp_path):
     assert set(results.dataframe["state"]) <= {"finished", "stopped"}
 
 
+@pytest.mark.long
 def test_another_space_is_another_experiment_and_a_name_belongs_to_one(tmp_path):
     first = search(tmp_path, num_trials=1, max_epochs=1)
     with pytest.raises(tunekit.ExperimentError, match="asked for max_epochs=1, but now it is 2"):
