@@ -26,4 +26,4 @@ def play(ledger, number, values, state="finished"):
     for epoch, value in enumerate(values, start=1):
         ledger.append("epoch", {METRIC: value}, number, epoch)
     if state:
-        ledger.append("ended", {"state": state, "reason": ""}, number)
+        ledger.append("ended", {"state": state, "reason": "", "num_epochs": len(values)}, number)

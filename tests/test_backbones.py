@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from tunekit.backbones import backbone_names, backbones, build_model, check_backbone, describe, register_backbone
+from tunekit.backbones import backbone_names, backbones, build_model, check_backbone, register_backbone
 from tunekit.datasets.base import Dataset
 from tunekit.errors import ConfigError, UnknownNameError
+from tunekit.layers import describe
 from tunekit.small_cnns import SMALL
 
 SMALLEST_PX = {"mlp": 8, "cnn": 8, "cnn_small": 8, "lenet": 12, "cifar_net": 16}

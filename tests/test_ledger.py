@@ -16,7 +16,8 @@ import pytest
 from played import METRIC, new_ledger, play, propose
 
 from tunekit.errors import ExperimentError
-from tunekit.ledger import Ledger, in_use_by, trials_from
+from tunekit.events import trials_from
+from tunekit.ledger import Ledger, in_use_by
 
 READ = """
 import json, os, sys
@@ -164,7 +165,7 @@ def test_a_folder_without_a_ledger_or_with_a_damaged_one_is_told(write, tmp_path
         Ledger(tmp_path, write=write)
     (tmp_path / "experiment.json").write_text("{}")
     (tmp_path / "ledger.db").write_bytes(b"no database, but long enough to be taken for one " * 100)
-    with pytest.raises(ExperimentError, match=r"the ledger of .* cannot be read"):
+    with pytest.raises(ExperimentError, match=r"the ledger of .* is damaged .*: tunekit repair"):
         Ledger(tmp_path, write=write)
     assert in_use_by(tmp_path) is None  # the lock was given back
 

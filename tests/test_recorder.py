@@ -6,6 +6,7 @@ import pytest
 from played import METRIC, new_ledger, propose
 
 from tunekit import checkpoint, paths
+from tunekit.errors import StorageError
 from tunekit.recorder import MAX_RETRIES, Recorder
 from tunekit.schedulers import Decisions
 
@@ -186,3 +187,49 @@ def test_what_goes_wrong_here_ends_the_search_and_is_kept(ledger):
     assert recorder.record(number, {"kind": "epoch", "epoch": 2, "metrics": {METRIC: 0.6}})
     assert recorder.error is not None and recorder.stop_reason()
     assert len(ledger.trials()[number].history) == 1
+
+
+def out_of_memory(recorder, number):
+    return recorder.record(number, {"kind": "out_of_memory", "reason": "MemoryError: ", "traceback": "Traceback ..."})
+
+
+def test_a_trial_whose_memory_ran_out_goes_on_in_smaller_parts_three_times(ledger):
+    recorder, number = make(ledger), propose(ledger)
+    for parts in (4, 16, 64):
+        started(recorder, number)
+        assert out_of_memory(recorder, number)
+        assert ledger.unfinished[number].request["micro_batches"] == parts
+    started(recorder, number)
+    assert out_of_memory(recorder, number)
+    trial = ledger.trials()[number]
+    assert (trial.state, trial.reason, trial.num_retries) == ("failed", "MemoryError: ", 3)
+
+
+def test_a_worker_that_the_host_killed_for_its_memory_counts_as_out_of_memory(ledger):
+    recorder, number = make(ledger), propose(ledger)
+    started(recorder, number)
+    recorder.lost(number, "killed")
+    assert ledger.unfinished[number].micro_batches == 1
+    recorder.lost(number, "ray.exceptions.OutOfMemoryError: killed", out_of_memory=True)
+    assert ledger.unfinished[number].micro_batches == 4
+
+
+def test_a_full_disk_ends_the_search_and_no_trial(ledger):
+    recorder, number = make(ledger), propose(ledger)
+    started(recorder, number)
+    assert recorder.record(number, {"kind": "unwritable", "reason": "no room: run the same command again"})
+    assert isinstance(recorder.error, StorageError) and recorder.stop_reason() == str(recorder.error)
+    assert ledger.trials()[number].state == "running"
+
+
+def test_secrets_stay_out_of_what_is_written(ledger, monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "canary-4711")
+    recorder, number = make(ledger), propose(ledger)
+    monkeypatch.delenv("SOME_API_KEY")  # the search takes some from its environment; what they were is known
+    started(recorder, number)
+    recorder.record(number, {"kind": "warned", "text": "canary-4711"})
+    text = "KeyError: canary-4711 at https://me:canary-4711@example.org"
+    recorder.record(number, {"kind": "ended", "state": "failed", "reason": text, "traceback": text})
+    for path in ledger.folder.rglob("*"):
+        assert path.is_dir() or b"canary" not in path.read_bytes(), path
+    assert "KeyError: *** at https://me:***@" in next(ledger.folder.rglob("error.txt")).read_text()

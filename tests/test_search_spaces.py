@@ -2,10 +2,11 @@
 
 import pytest
 
-from tunekit.asked import check_keys, find_space, space_names
+from tunekit.asked import check_keys
 from tunekit.config import DEFAULTS, check_config
 from tunekit.proposer import Proposer
 from tunekit.space import default_config
+from tunekit.spaces import find_space, space_names
 
 
 @pytest.mark.parametrize("name", space_names())

@@ -222,3 +222,33 @@ def test_validation_does_not_depend_on_the_batch_size():
 def test_seeds_differ():
     seeds = {derive_seed(*parts) for parts in [(0, 1), (1, 0), (0, "1/0"), (0,), (10, 0), (1, 1), (11,)]}
     assert len(seeds) == 7 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("backbone", ["mlp", "lenet"])
+@pytest.mark.parametrize("parts", [2, 3, 4, 64])
+def test_micro_batches_train_as_whole_batches_do(backbone, parts):
+    """Equal but for rounding: the gradients of the parts add up. Batch normalisation, which these lack, differs."""
+    changed = {"backbone": backbone, "optimizer": "sgd", "lr": 0.1, "batch_size": 33, "label_smoothing": 0.1}
+    data = digits(num_train=100)
+    data = data if backbone == "mlp" else Dataset.from_arrays(
+        **{split: (np.pad(getattr(data, split).images, ((0, 0), (4, 4), (4, 4), (0, 0))), getattr(data, split).targets)
+           for split in ("train", "val", "test")})  # fmt: skip
+    whole, state = epochs_of(make_config(**changed), data)
+    split, split_state = epochs_of(make_config(**changed, micro_batches=parts), data)
+    for metrics, of_parts in zip(whole, split, strict=True):
+        for name in ("train_loss", "val_loss", "train_accuracy"):
+            assert of_parts[name] == pytest.approx(metrics[name], rel=1e-4), name
+    for tensor, of_parts in zip(tensors_of(state["model"]), tensors_of(split_state["model"]), strict=True):
+        assert torch.allclose(tensor, of_parts, atol=1e-5)
+
+
+def test_micro_batches_take_less_memory_at_once():
+    largest = []
+
+    def watched(config, dataset):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        model.register_forward_pre_hook(lambda _, images: largest.append(len(images[0])))
+        return model
+
+    next(train(make_config(backbone=watched, batch_size=64, micro_batches=4), digits()))
+    assert max(largest[:13]) == 16  # 200 images in 13 parts; then those of val

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -30,6 +31,10 @@ def a_loop(values=VALUES, seen=None):
     return loop
 
 
+PARAMS = {"lr": 0.1, "backbone": "mlp"}
+PROPOSAL = {"config": {**PARAMS, "width": 5}, "params": PARAMS, "role": "search", "source": "tpe", "seed": 11}
+
+
 def make_setup(folder, loop=None, **changed):
     images = np.zeros((40, 8, 8), np.uint8)
     dataset = Dataset.from_arrays(train=(images, np.arange(40) % 2))
@@ -37,9 +42,9 @@ def make_setup(folder, loop=None, **changed):
     return TrialSetup(folder, dataset, space, METRIC, "max", 5, **({"train": loop} if loop else {}), **changed)
 
 
-def run(setup, epoch=0, most=None, trial=3):
+def run(setup, epoch=0, most=None, trial=3, micro_batches=1):
     """Run a trial, up to `most` epochs, and return its messages, as JSON gives them to the driver."""
-    request = {"trial": trial, "params": {"lr": 0.1, "backbone": "mlp"}, "seed": 11, "epoch": epoch}
+    request = {"trial": trial, "proposal": PROPOSAL, "epoch": epoch, "micro_batches": micro_batches}
     messages = []
     for message in run_trial(setup, request):
         messages.append(json.loads(json.dumps(message)))
@@ -64,7 +69,7 @@ def test_a_trial_tells_its_start_each_epoch_and_its_end(tmp_path):
         {"kind": "epoch", "epoch": n, "metrics": {METRIC: v}} for n, v in enumerate(VALUES, start=1)
     ]
     assert messages[6] == {"kind": "ended", "state": "finished"}
-    config = {"lr": 0.1, "width": 5, "backbone": "mlp", "seed": 11, "max_epochs": 5}
+    config = {"lr": 0.1, "width": 5, "backbone": "mlp", "seed": 11, "max_epochs": 5, "micro_batches": 1}
     assert seen == [{"config": config, "state": None}]
 
 
@@ -75,8 +80,7 @@ def test_the_two_newest_checkpoints_and_the_best_are_kept(tmp_path):
     assert epoch_in(paths.best_checkpoint(folder)) == 2
     about = checkpoint.about(folder / "0005.safetensors")
     assert about == {
-        "trial": 3, "seed": 11, "params": {"lr": 0.1, "backbone": "mlp"}, "epoch": 5,
-        "history": [{METRIC: value} for value in VALUES],
+        "trial": 3, **PROPOSAL, "epoch": 5, "history": [{METRIC: value} for value in VALUES],
     }  # fmt: skip
     assert folder.stat().st_mode & 0o777 == 0o700
 
@@ -103,10 +107,10 @@ def test_a_checkpoint_ahead_of_the_ledger_is_deleted(tmp_path):
     setup = make_setup(tmp_path, a_loop())
     run(setup, most=4)
     assert files(tmp_path)[:3] == ["0002.safetensors", "0003.safetensors", "0004.safetensors"]
-    state, history = newest_state(tmp_path / "trials/0003", 3)
+    state, history, _ = newest_state(tmp_path / "trials/0003", 3)
     assert state["epoch"] == len(history) == 3
     assert "0004.safetensors" not in files(tmp_path)
-    assert newest_state(tmp_path / "trials/0003", 0) == (None, [])
+    assert newest_state(tmp_path / "trials/0003", 0) == (None, [], [])
 
 
 @pytest.mark.parametrize("num_bad", [1, 2])
@@ -118,9 +122,11 @@ def test_a_damaged_checkpoint_is_passed_over_and_trained_again(num_bad, tmp_path
         raw = bytearray((folder / name).read_bytes())
         raw[-1] ^= 1
         (folder / name).write_bytes(raw)
-    state, _ = newest_state(folder, 4)
+    state, _, warnings = newest_state(folder, 4)
+    assert len(warnings) == num_bad and all("damaged" in warning for warning in warnings)
     assert state["epoch"] == 4 - num_bad and keep in files(tmp_path)
     messages = run(setup, epoch=4)
+    assert sum(m["kind"] == "warned" for m in messages) == num_bad
     assert [m["epoch"] for m in messages if m["kind"] == "epoch"] == list(range(5 - num_bad, 6))
     assert epoch_in(folder / "best.safetensors") == 2
     assert {epoch_in(folder / name) for name in ("0004.safetensors", "0005.safetensors")} == {4, 5}
@@ -160,10 +166,10 @@ def test_a_loop_that_breaks_the_form_fails_its_trial(yielded, text, tmp_path):
 def test_a_loop_that_raises_fails_with_its_reason_and_traceback(tmp_path):
     def loop(config, dataset, state=None):
         yield {METRIC: 0.5}, {}
-        raise RuntimeError("CUDA out of memory\nmuch more")
+        raise RuntimeError("no such cell\nmuch more")
 
     *_, last = run(make_setup(tmp_path, loop))
-    assert (last["state"], last["reason"]) == ("failed", "RuntimeError: CUDA out of memory")
+    assert (last["state"], last["reason"]) == ("failed", "RuntimeError: no such cell")
     assert "Traceback (most recent call last)" in last["traceback"] and "in loop" in last["traceback"]
 
 
@@ -203,3 +209,30 @@ def test_what_a_process_did_before_does_not_change_a_users_loop(tmp_path):
     first = run(make_setup(tmp_path / "a", loop))
     torch.manual_seed(random.randrange(2**32))
     assert run(make_setup(tmp_path / "b", loop)) == first
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_memory_that_runs_out_is_told_as_such(error, tmp_path):
+    def loop(config, dataset, state=None):
+        assert config["micro_batches"] == 4
+        raise error
+        yield
+
+    *_, last = run(make_setup(tmp_path, loop), micro_batches=4)
+    assert last["kind"] == "out_of_memory" and type(error).__name__ in last["reason"]
+
+
+def test_a_folder_that_cannot_be_written_is_no_fault_of_the_trial(tmp_path):
+    def loop(config, dataset, state=None):
+        shutil.rmtree(tmp_path / "trials/0003")
+        yield {METRIC: 0.5}, {"epoch": 1}
+
+    *_, last = run(make_setup(tmp_path, loop))
+    assert last["kind"] == "unwritable" and "run the same command again" in last["reason"]

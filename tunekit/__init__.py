@@ -21,13 +21,14 @@ if TYPE_CHECKING:
         ExperimentError,
         MissingExtraError,
         SpaceError,
+        StorageError,
         TrainingError,
         TunekitError,
         UnknownNameError,
     )
+    from tunekit.events import Trial
     from tunekit.experiment import resume, run, train
     from tunekit.inference import TrainedModel, load_model
-    from tunekit.ledger import Trial
     from tunekit.results import Results, load_results
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "MissingExtraError",
     "Results",
     "SpaceError",
+    "StorageError",
     "TrainedModel",
     "TrainingError",
     "Trial",
@@ -61,7 +63,7 @@ __all__ = [
     "uniform",
 ]
 # Loaded when first asked for: torch and Ray take seconds to import, which `tunekit --help` need not wait for.
-_HOMES = ("errors", "distributions", "ledger", "datasets", "backbones", "inference", "results", "experiment")
+_HOMES = ("errors", "distributions", "events", "datasets", "backbones", "inference", "results", "experiment")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,17 +1,12 @@
 """What was asked of a run: checked before anything starts, and written down so that the same call goes on."""
 
 import hashlib
-import importlib
-import importlib.util
 import json
-import pkgutil
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-import search_spaces
 from tunekit import training
 from tunekit.backbones import Backbone, backbones, check_backbone
 from tunekit.config import DEFAULTS, check_config, complete
@@ -19,18 +14,21 @@ from tunekit.datasets.base import Dataset
 from tunekit.distributions import BaseDistribution, Choice, in_words
 from tunekit.errors import ConfigError, SpaceError, UnknownNameError, unknown_name
 from tunekit.proposer import Proposer
+from tunekit.safe_text import is_secret, secrets_of
 from tunekit.schedulers import find_scheduler
 from tunekit.scores import DEFAULT_METRIC, HIGHER_IS_BETTER, metric_names
-from tunekit.space import Config, Space, all_keys, all_values, as_json, check_space, default_config, has_grid, leaves
-from tunekit.sweeps import is_sweep, read_sweep
+from tunekit.space import Config, Space, all_keys, all_values, as_json, default_config, has_grid, leaves
+from tunekit.spaces import find_space
 from tunekit.trial import TrainFunction
+from tunekit.versions import source_of
 
 
 @dataclass(frozen=True)
 class Asked:
     """What makes an experiment the experiment it is: another value of any of these is another experiment.
 
-    How long it may go on (num_trials, time_budget_s) and where it runs are not part of it.
+    How long it may go on (num_trials, time_budget_s) and where it runs are not part of it. model_bytes is the size of
+    the largest model's weights, 0 where it is not known.
     """
 
     space: Space
@@ -43,6 +41,7 @@ class Asked:
     start_from: tuple[Config, ...]
     train: TrainFunction
     seed: int
+    model_bytes: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON: what experiment.json holds, and what the next run is compared with."""
@@ -58,6 +57,12 @@ class Asked:
             "train": None if self.train is training.train else as_json(self.train),
             "seed": self.seed,
         }
+
+    def code(self) -> dict[str, str | None]:
+        """Return a fingerprint of each function of one's own that the results depend on."""
+        functions = [self.train, *(value for _, value in leaves(self.space)), *self.registered_backbones.values()]
+        own = (f for f in functions if callable(f) and not f.__module__.startswith("tunekit."))
+        return {f"{function.__module__}:{function.__qualname__}": source_of(function) for function in own}
 
     @property
     def default_name(self) -> str:
@@ -102,13 +107,14 @@ def check_asked(
     find_scheduler(scheduler)
     if has_grid(space) and searcher != "grid":
         raise SpaceError(f"grid() needs searcher='grid', but the searcher is {searcher!r}: use choice(), or that one")
+    check_secrets(space)
     asked = Asked(
         space, dataset, metric, mode, max_epochs, searcher, scheduler, tuple(start_from), train or training.train, seed
     )
     asked.proposer()  # raises for an unknown searcher, and for what a grid cannot try
     if train is None:
         check_keys(space)
-        check_fit(space, dataset)
+        asked = replace(asked, model_bytes=check_fit(space, dataset))
     return asked
 
 
@@ -123,11 +129,24 @@ def check_config_alone(
     for key, value in config.items():
         if isinstance(value, Choice | BaseDistribution):
             raise ConfigError(f"{key} is {in_words(value)}: a config holds values; to search a space use tunekit.run")
+    check_secrets(config)
+    size = 0
     if train is None:
         check_keys(config)
-        check_fit(config, dataset)
+        size = check_fit(config, dataset)
     metric, mode = check_metric(None, None, dataset.task, builtin=True)
-    return Asked(config, dataset, metric, mode, max_epochs, "given", "none", (), train or training.train, seed)
+    return Asked(config, dataset, metric, mode, max_epochs, "given", "none", (), train or training.train, seed, size)
+
+
+def check_secrets(space: Space) -> None:
+    """Raise ConfigError where a space holds a secret: what is in it is written down, and shown."""
+    secrets = secrets_of()
+    for key, value in leaves(space):
+        if isinstance(value, str) and (is_secret(key) or any(secret in value for secret in secrets)):
+            raise ConfigError(
+                f"{key} in the space looks like a secret, and a space is written down and shown: let the training "
+                "loop read it from a file or an environment variable of its own"
+            )
 
 
 def check_keys(space: Space) -> None:
@@ -143,19 +162,26 @@ def check_keys(space: Space) -> None:
         )
 
 
-def check_fit(space: Space, dataset: Dataset) -> None:
-    """Check that every batch size fits the train split, and every backbone the images."""
+def check_fit(space: Space, dataset: Dataset) -> int:
+    """Check that every batch size fits the train split, and every backbone the images.
+
+    Returns:
+        The bytes of the largest model's weights.
+    """
     largest = max(all_values(space, "batch_size", DEFAULTS["batch_size"]))
     if largest > dataset.num_images["train"]:
         raise ConfigError(
             f"batch_size {largest} is larger than the train split of {dataset.name}, which has "
             f"{dataset.num_images['train']} images: use at most that"
         )
+    most = 0
     for backbone in all_values(space, "backbone", DEFAULTS["backbone"]):
         for image_size in all_values(space, "image_size", None):
             for pretrained in all_values(space, "pretrained", False):
                 picked = {"backbone": backbone, "image_size": image_size, "pretrained": pretrained}
-                check_backbone(complete({**default_config(space, DEFAULTS), **picked}), dataset)
+                config = complete({**default_config(space, DEFAULTS), **picked})
+                most = max(most, check_backbone(config, dataset))
+    return most
 
 
 def check_metric(metric: str | None, mode: str | None, task: str, builtin: bool) -> tuple[str, str]:
@@ -195,42 +221,3 @@ def check_name(name: str) -> str:
             f"name must be 1 to 100 letters, digits and '-_+=. ', with no slash and no dot at its ends, but is {name!r}"
         )
     return name
-
-
-def space_names() -> list[str]:
-    """Return the names of the modules of `search_spaces`."""
-    return sorted(module.name for module in pkgutil.iter_modules(search_spaces.__path__))
-
-
-def find_space(space: Any) -> Space:
-    """Return the space that a dict, a module of `search_spaces`, a path to such a file, or a W&B sweep stands for.
-
-    Raises:
-        UnknownNameError: no such module.
-        SpaceError: no such file, a file without `space`, or a space that cannot be searched.
-    """
-    if is_sweep(space):
-        return read_sweep(space).space
-    if isinstance(space, str | Path):
-        space = _imported(str(space)).space
-    return check_space(space)
-
-
-def _imported(name: str) -> Any:
-    if name in space_names():
-        return importlib.import_module(f"search_spaces.{name}")
-    if not re.search(r"[/\\.]", name):
-        raise UnknownNameError(unknown_name("space", name, space_names()))
-    path = Path(name)
-    if path.suffix != ".py" or not path.is_file():
-        known = ", ".join(space_names())
-        raise SpaceError(
-            f"{name} is no file that holds a space: give a .py file that defines `space`, a sweep, or one of {known}"
-        )
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    if not hasattr(module, "space"):
-        raise SpaceError(f"{path} defines no `space`: write space = {{...}} in it")
-    return module

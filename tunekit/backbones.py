@@ -1,9 +1,8 @@
 """Models by name: the small ones, every torchvision classification model with a new head, and the user's own."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -90,66 +89,14 @@ def _image_shape(config: dict[str, Any], dataset: Any) -> tuple[int, int, int]:
     return dataset.image_shape if size is None else (dataset.num_channels, size, size)
 
 
-class Layer(NamedTuple):
-    """One row of `describe`: a layer's name and type, its output's shape without N, and its parameters."""
-
-    name: str
-    type: str
-    output_shape: tuple[int, ...]
-    num_parameters: int
-
-
-def describe(config: dict[str, Any], dataset: Any) -> list[Layer]:
-    """Return a model's layers in the order in which they run; the last row, named "total", is the whole model.
+def check_backbone(config: dict[str, Any], dataset: Any) -> int:
+    """Check, without computing anything, that a backbone takes a dataset's images.
 
     Args:
-        config, dataset: as for `build_model`.
+        config, dataset: as for `build_model`. torchvision's weights are downloaded here, so that no trial lacks them.
 
     Returns:
-        A row for each layer run; a parameter counts once, in the innermost layer that runs with it.
-
-    Raises:
-        ConfigError: as `check_backbone`.
-
-    Example:
-        >>> import numpy as np
-        >>> from tunekit.datasets.base import Dataset
-        >>> dataset = Dataset.from_arrays(train=(np.zeros((100, 28, 28), np.uint8), np.arange(100) % 10))
-        >>> config = {"backbone": "mlp", "image_size": None, "dropout": None, "pretrained": False, "freeze": None}
-        >>> for layer in describe(config, dataset):
-        ...     print(*layer)
-        backbone.0 Flatten (784,) 0
-        backbone.1 Linear (128,) 100480
-        backbone.2 ReLU (128,) 0
-        head.0 Dropout (128,) 0
-        head.1 Linear (10,) 1290
-        total Sequential (10,) 101770
-    """
-    model, images = _dry_run(config, dataset)
-    rows: list[Layer] = []
-    seen: set[int] = set()
-
-    def note(name: str, layer: nn.Module, _: Any, output: Any) -> None:
-        new = {id(value): value.numel() for value in layer.parameters() if id(value) not in seen}
-        seen.update(new)
-        if new or not any(layer.children()):
-            first = output[0] if isinstance(output, tuple) else output  # attention gives its weights too
-            shape = tuple(first.shape[1:]) if isinstance(first, torch.Tensor) else ()
-            rows.append(Layer(name or "(rest)", type(layer).__name__, shape, sum(new.values())))
-
-    for name, layer in model.named_modules():
-        layer.register_forward_hook(functools.partial(note, name))
-    output = model(images)
-    total = sum(value.numel() for value in model.parameters())
-    return [*rows, Layer("total", type(model).__name__, tuple(output.shape[1:]), total)]
-
-
-def check_backbone(config: dict[str, Any], dataset: Any) -> None:
-    """Check, in a fraction of a second and without computing anything, that a backbone takes a dataset's images.
-
-    Args:
-        config, dataset: as for `build_model`. Pretrained weights of torchvision's are downloaded here, so that no
-            trial fails for want of them.
+        The bytes of the model's weights.
 
     Raises:
         UnknownNameError: no backbone has that name.
@@ -165,8 +112,9 @@ def check_backbone(config: dict[str, Any], dataset: Any) -> None:
         tunekit.errors.ConfigError: backbone 'lenet' cannot take images of 8 x 8 px; the next size that it can take \
 is 12 px: set image_size to 12 or more, or choose another backbone
     """
-    _dry_run(config, dataset)
+    model, _ = dry_run(config, dataset)
     _check_pretrained(config)
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
 def _check_pretrained(config: dict[str, Any]) -> None:
@@ -191,8 +139,8 @@ class _EmptyWeights(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _dry_run(config: dict[str, Any], dataset: Any) -> tuple[nn.Module, torch.Tensor]:
-    """Return a model in eval mode and two images that it has been shown to take: without memory where possible."""
+def dry_run(config: dict[str, Any], dataset: Any) -> tuple[nn.Module, torch.Tensor]:
+    """Return a model in eval mode and two images that it has been shown to take; on the meta device if possible."""
     try:
         return _try(config, dataset, "meta")
     except TunekitError:

@@ -29,11 +29,21 @@ def save(path: Path, state: dict[str, Any], about: dict[str, Any]) -> None:
 
     Raises:
         CheckpointError: the state holds something else than the above.
+        StorageError: the disk is full, say.
     """
     tensors: dict[str, torch.Tensor] = {}
     header = {"format": FORMAT, "state": json.dumps(_pack(state, tensors, "state")), "about": json.dumps(about)}
     header["sha256"] = _digest(tensors, header)
-    paths.write_atomic(path, lambda aside: save_file(tensors, aside, metadata=header))
+    paths.write_atomic(path, lambda aside: _write(tensors, aside, header))
+
+
+def _write(tensors: dict[str, torch.Tensor], path: Path, header: dict[str, str]) -> None:
+    try:
+        save_file(tensors, path, metadata=header)
+    except SafetensorError as error:
+        if "os error" in str(error):  # which is how safetensors tells of a full disk
+            raise OSError(str(error)) from None
+        raise CheckpointError(f"the state cannot be saved: {error}") from None
 
 
 def load(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,6 +9,7 @@ import typer
 
 from tunekit.commands import COMMANDS, Experiment
 from tunekit.errors import ConfigError, TunekitError
+from tunekit.safe_text import printable, redacted
 
 app = typer.Typer(
     help="Find the best way to train an image model.",
@@ -135,13 +136,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str) -> None:
-    print(f"tunekit: {message}", file=sys.stderr)
+    print(f"tunekit: {printable(redacted(message))}", file=sys.stderr)
     sys.exit(2)
 
 
 def _space_of(dataset: str) -> str:
-    from tunekit.asked import space_names
     from tunekit.datasets import load_dataset
+    from tunekit.spaces import space_names
 
     if dataset in space_names():
         return dataset
@@ -162,7 +163,7 @@ def _space(space: str, constants: list[str] | None) -> Any:
     """Return the space with some of its keys made constant."""
     if not constants:
         return space
-    from tunekit.asked import find_space
+    from tunekit.spaces import find_space
     from tunekit.sweeps import is_sweep
     from tunekit.yaml_files import read_yaml
 

@@ -8,17 +8,20 @@ import stat
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from tunekit import paths
-from tunekit.errors import ClusterError
+from tunekit.errors import ClusterError, ExperimentError
+from tunekit.locks import take_lock
+from tunekit.trackers import trackers
 
 # What Ray reads from the environment when it is imported or started; set only while we use it.
-QUIET = {
+SETTINGS: dict[str, str | None] = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -30,6 +33,7 @@ QUIET = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000000",
 }
+SCRATCH = "tunekit-"  # begins the names of our scratch folders
 OBJECT_STORE_BYTES = 100 * 2**20  # data goes through memory maps, not through Ray
 
 
@@ -42,9 +46,9 @@ def ray_session(address: str | None, num_cpus: int | None = None) -> Iterator[Pa
             one on this machine, on loopback and behind a token, and stops it in the end.
         num_cpus: how many cores a Ray that we start may use; None is all.
     """
-    scratch = Path(tempfile.mkdtemp(prefix="tunekit-"))  # 0700, and short enough for Unix sockets below it
     ours = not ray.is_initialized()
-    with _environment(QUIET), _quiet_logs():
+    unneeded = {secret: None for name in trackers for secret in trackers[name].SECRETS}
+    with _scratch_folder() as scratch, _environment({**SETTINGS, **unneeded}), _quiet_logs():
         try:
             if ours:
                 _start(address, num_cpus, scratch)
@@ -52,7 +56,25 @@ def ray_session(address: str | None, num_cpus: int | None = None) -> Iterator[Pa
         finally:
             if ours:
                 ray.shutdown()
-            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """Make a folder for a while. Those of processes that were killed, which could not delete theirs, go too."""
+    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/lock"):
+        with suppress(OSError, ExperimentError):
+            lock = take_lock(left) if left.lstat().st_uid == os.getuid() and not left.is_symlink() else None
+            if lock is not None:
+                shutil.rmtree(left.parent, ignore_errors=True)
+                os.close(lock)
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH))  # 0700, and short enough for Unix sockets below it
+    lock = take_lock(scratch / "lock", create=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def _start(address: str | None, num_cpus: int | None, scratch: Path) -> None:
@@ -61,15 +83,19 @@ def _start(address: str | None, num_cpus: int | None, scratch: Path) -> None:
         ray.init(address=address, **options)
         return
     ensure_token()
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        _temp_dir=str(scratch / "ray"),
-        _node_ip_address="127.0.0.1",
-        **options,
-    )
+    spread, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=str(scratch / "ray"),
+            _node_ip_address="127.0.0.1",  # which Ray takes at its word only where it does not look for other machines
+            **options,
+        )
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = spread
 
 
 def ensure_token() -> None:
@@ -96,17 +122,22 @@ def ensure_token() -> None:
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def _environment(values: dict[str, str | None]) -> Iterator[None]:
+    """Set variables for a while, or take away those that are None."""
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
+
+    def put(wanted: dict[str, str | None]) -> None:
+        for name, value in wanted.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+    put(values)
+    try:
+        yield
+    finally:
+        put(before)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tunekit.errors import DataError
+from tunekit.safe_text import printable
 
 Experiment = Annotated[Path, typer.Argument(help="An experiment's folder.")]
 
@@ -28,13 +29,13 @@ def results(
 ) -> None:
     """Print an experiment's trials and its best config."""
     import tunekit
-    from tunekit.summary import print_trials
+    from tunekit.summary import print_trials, write_csv
 
     found = tunekit.load_results(experiment)
     if csv is None:
         print_trials(found)
     else:
-        found.dataframe.to_csv(csv, index=False)
+        write_csv(found.dataframe, csv)
         print(f"{len(found.dataframe)} trials written to {csv}")
 
 
@@ -45,9 +46,10 @@ def predict(
 ) -> None:
     """Predict new images with an experiment's best model: tunekit predict experiments/first photos"""
     import tunekit
+    from tunekit.summary import write_csv
 
     frame = tunekit.load_results(experiment).predict(images)
-    frame.to_csv(out, index=False)
+    write_csv(frame, out)
     print(f"{len(frame)} predictions written to {out}")
 
 
@@ -68,7 +70,7 @@ def check(path: Annotated[Path, typer.Argument(help="A folder of class folders, 
 
     problems = find_problems(path)
     for problem in problems:
-        print(f"{problem.file}: {problem.reason}")
+        print(printable(f"{problem.file}: {problem.reason}"))
     if problems:
         raise DataError(f"{len(problems)} problems in {path}")
     print(f"{path}: no problems")
@@ -131,4 +133,12 @@ def sync(
     print(f"{tracker} has all of {experiment}" if told else f"{tracker} is switched off: nothing was logged")
 
 
-COMMANDS = (test, results, predict, export, check, sync, describe, datasets, spaces, download)
+def repair(experiment: Experiment) -> None:
+    """Mend a damaged ledger, from its backup and the trials' checkpoints, and say what is lost."""
+    from tunekit.repair import repair as mend
+
+    for line in mend(experiment):
+        print(line)
+
+
+COMMANDS = (test, results, predict, export, check, sync, repair, describe, datasets, spaces, download)

@@ -50,6 +50,7 @@ KEYS: dict[str, Key] = {
     "image_size": Key(None, **_whole(8, none=True), meaning="pixels a side; None is the dataset's own size"),
     "augment": Key("none", **_one_of(*AUGMENTATIONS), meaning="drawn per image: mirror, shift by up to an eighth"),
     "batch_size": Key(64, **_whole(1), meaning="images per optimizer step"),
+    "micro_batches": Key(1, **_whole(1), meaning="parts that a batch is computed in, which takes less memory"),
     "optimizer": Key("adam", **_one_of(*optimizers), meaning="sgd uses momentum; adam and adamw do not"),
     "lr": Key(1e-3, **_number(0, 1e3, low_too=False), meaning="learning rate, before its schedule"),
     "momentum": Key(0.0, **_number(0, 0.9999), meaning="of sgd"),

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from scipy import stats
 
-from tunekit.ledger import Ledger, Trial
+from tunekit.events import Trial
+from tunekit.ledger import Ledger
 from tunekit.scores import is_better
 from tunekit.training import derive_seed
 

@@ -6,6 +6,7 @@ TunekitError
 ├── ConfigError          a config, or an argument of run() and train(), that cannot be honoured
 ├── DataError            data that is missing, unreadable or unfit
 ├── ExperimentError      an experiment folder that is in use, damaged or was asked for something else
+│   └── StorageError     a disk that is full or broken, or a folder that may not be written
 ├── CheckpointError      a checkpoint that is torn, altered or of another shape
 ├── TrainingError        a training loop that broke the rules of its form, or a search in which nothing worked
 ├── ClusterError         Ray, or a cluster, that cannot be used or would be open to anybody
@@ -38,6 +39,10 @@ class DataError(TunekitError):
 
 class ExperimentError(TunekitError):
     """An experiment folder that is in use, damaged, or that was asked for something else."""
+
+
+class StorageError(ExperimentError):
+    """A disk that is full or broken, or a folder that may not be written."""
 
 
 class CheckpointError(TunekitError):

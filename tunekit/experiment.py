@@ -1,6 +1,7 @@
 """run(), resume() and train(): from what was asked to results, through Ray Tune and the ledger."""
 
 import inspect
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tunekit.errors import ConfigError, ExperimentError
 from tunekit.recorder import Recorder
 from tunekit.results import Results, load_results
 from tunekit.schedulers import Decisions
-from tunekit.session import finish, interruptible, open_folder, say, session
+from tunekit.session import check_room, finish, interruptible, open_folder, say, session
 from tunekit.space import Config, labels, space_from_json
 from tunekit.sweeps import arguments, is_sweep, read_sweep
 from tunekit.tracking import check_trackers, tracked
@@ -119,9 +120,14 @@ def run(
     asked = check_asked(
         space, data, metric, mode, max_epochs, searcher, scheduler, start_from, train, seed
     )  # fmt: skip
-    place = open_folder(Path(folder), name, asked)
+    place, changed = open_folder(Path(folder), name, asked)
+    check_room(place, asked, (os.cpu_count() or 1) // cpus_per_trial, keep_best)
+    say(verbose, *(f"since this experiment began: {line}" for line in changed))
     limits = {"num_trials": num_trials, "time_budget_s": time_budget_s, "confirm": confirm, "keep_best": keep_best}
-    with session(place, {**limits, "tracker": trackers}) as ledger, tracked(trackers, place, where) as notes:
+    with (
+        session(place, {**limits, "tracker": trackers, "changed": changed}) as ledger,
+        tracked(trackers, place, where) as notes,
+    ):
         decisions = Decisions(scheduler, max_epochs, asked.metric, asked.mode, ledger.events())
         recorder = Recorder(ledger, decisions, keep_best, time_budget_s)
         proposer = asked.proposer()
@@ -176,18 +182,19 @@ def train(
     trackers = check_trackers(tracker)
     data = load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image)
     asked = check_config_alone(config, data, max_epochs, train, seed)
-    place = open_folder(Path(folder), name, asked)
-    with session(place, {"num_trials": 1}) as ledger, tracked(trackers, place) as notes:
+    place, changed = open_folder(Path(folder), name, asked)
+    check_room(place, asked, 1, 1)
+    say(verbose, *(f"since this experiment began: {line}" for line in changed))
+    with session(place, {"num_trials": 1, "changed": changed}) as ledger, tracked(trackers, place) as notes:
         recorder = Recorder(ledger, Decisions("none", max_epochs, asked.metric, asked.mode), 1, None)
         if ledger.next_number == 0:
-            described = {"config": labels(config), "params": {}, "source": "given", "seed": seed}
+            described = {"config": labels(config), "params": {}, "role": "search", "source": "given", "seed": seed}
             ledger.append("proposed", described, 0)
         setup = TrialSetup(place, data, config, asked.metric, asked.mode, max_epochs, asked.train, num_threads=None)
         with live.view(place, 1, max_epochs, asked.metric, asked.mode, verbose), interruptible(recorder):
-            for number, trial in list(ledger.unfinished.items()):
-                request = {"trial": number, "params": {}, "seed": seed, "epoch": len(trial.history)}
-                for message in run_trial(setup, request):
-                    if recorder.record(number, message) or recorder.stop_reason():
+            while ledger.unfinished and not recorder.stop_reason():  # again, where its memory ran out
+                for message in run_trial(setup, ledger.unfinished[0].request):
+                    if recorder.record(0, message) or recorder.stop_reason():
                         break
     say(verbose, *notes)
     finish(recorder, place, verbose)

@@ -3,109 +3,29 @@
 An event is a row: a trial was proposed, started, reached the end of an epoch, ended. Rows are only ever added, and are
 on disk before anything else hears of them. All else (the state of a trial, what the searcher has heard, what the
 scheduler compares) is worked out from the events, so that a search that goes on after a crash knows what it knew.
+
+Damage is found, never mended in silence: rows are numbered without gaps, each carries a checksum, and a copy of the
+file is kept beside it, from which `tunekit repair` takes what the file has lost.
 """
 
-import fcntl
 import json
 import os
 import shutil
-import socket
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tunekit import paths
-from tunekit.errors import ExperimentError
-from tunekit.scores import is_better
+from tunekit.errors import ExperimentError, StorageError
+from tunekit.events import ENDED, Event, Trial, trials_from
+from tunekit.locks import take_lock
+from tunekit.rows import INSERT, SCHEMA, SELECT, Backup, checksum, connect, event_of, is_whole, last_number
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-    number INTEGER PRIMARY KEY,
-    time REAL NOT NULL,      -- seconds since 1970 by the clock on the wall: a label, never computed with
-    at_s REAL NOT NULL,      -- seconds that the search has run for, over all its sessions
-    kind TEXT NOT NULL,      -- opened proposed started epoch retry ended closed
-    trial INTEGER, epoch INTEGER,
-    data TEXT NOT NULL       -- JSON
-);
-CREATE UNIQUE INDEX IF NOT EXISTS one_epoch ON events (trial, epoch) WHERE kind = 'epoch';
-CREATE UNIQUE INDEX IF NOT EXISTS one_proposal ON events (trial) WHERE kind = 'proposed';
-CREATE UNIQUE INDEX IF NOT EXISTS one_end ON events (trial) WHERE kind = 'ended';
-"""
-ENDED = ("finished", "stopped", "diverged", "failed")
-
-
-class Event(NamedTuple):
-    """One row of the ledger."""
-
-    number: int
-    time: float
-    at_s: float
-    kind: str
-    trial: int | None
-    epoch: int | None
-    data: dict[str, Any]
-
-
-@dataclass
-class Trial:
-    """One config trained, as the ledger has it.
-
-    Args:
-        number: from 0, in the order proposed.
-        config: the values drawn, and the space's constants; params are the draws alone.
-        role: "search", or "winner" or "default" for a trial that confirms.
-        source: where the config came from: "default", "start_from", or the searcher's name.
-        seed: what its random numbers come from.
-        state: waiting, running, finished, stopped (by the scheduler), diverged or failed.
-        history: one dict of metrics per epoch.
-        reason: why it was stopped, diverged or failed.
-        node: where it ran last.
-        num_retries: how often it was tried again.
-        duration_s: how long it ran, over all its attempts.
-    """
-
-    number: int
-    config: dict[str, Any]
-    params: dict[str, Any]
-    role: str = "search"
-    source: str = ""
-    seed: int = 0
-    state: str = "waiting"
-    history: list[dict[str, float]] = field(default_factory=list)
-    reason: str = ""
-    node: str = ""
-    num_retries: int = 0
-    duration_s: float = 0.0
-    _running_since_s: float = 0.0
-
-    def best_epoch(self, metric: str, mode: str) -> int | None:
-        """Return the epoch (from 1) with the best value of a metric, the first of equals; None if none has one."""
-        best, value = None, None
-        for epoch, metrics in enumerate(self.history, start=1):
-            if metric in metrics and is_better(metrics[metric], value, mode):
-                best, value = epoch, metrics[metric]
-        return best
-
-    def best_value(self, metric: str, mode: str) -> float | None:
-        """Return a metric's best value over the epochs; None if none is finite."""
-        epoch = self.best_epoch(metric, mode)
-        return None if epoch is None else self.history[epoch - 1][metric]
-
-    def apply(self, event: Event) -> None:
-        """Take in one later event of this trial."""
-        if event.kind == "started":
-            self.state, self.node, self._running_since_s = "running", event.data["node"], event.at_s
-        elif event.kind == "epoch":
-            self.history.append(event.data)
-        elif event.kind in ("retry", "ended"):
-            if self.state == "running":
-                self.duration_s += event.at_s - self._running_since_s
-            self.state, self.reason = event.data.get("state", "waiting"), event.data.get("reason", "")
-            self.num_retries += event.kind == "retry" and event.data["counts"]
+NOT_DAMAGE = {sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM,
+              sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN}  # fmt: skip
 
 
 class Ledger:
@@ -113,30 +33,43 @@ class Ledger:
 
     Args:
         folder: the experiment's folder.
-        write: open for writing, which takes the experiment's lock until `close`. A writer also has `unfinished`, the
-            trials that have not ended, and `next_number`, the number that the next trial gets.
+        write: open for writing, which takes the experiment's lock until `close`, and checks all of the file. A writer
+            also has `unfinished`, the trials that have not ended, and `next_number`, the number of the next trial.
 
     Raises:
-        ExperimentError: there is no ledger, it cannot be read, or another process is writing it.
+        ExperimentError: there is no ledger, it is damaged, it cannot be read, or another process is writing it.
     """
 
     def __init__(self, folder: Path, *, write: bool = False) -> None:
         self.folder = folder
-        self._lock = _take_lock(folder) if write else None
         self._copy: tempfile.TemporaryDirectory | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._backup: Backup | None = None
+        self._lock = _take_lock(folder) if write else None
         try:
+            backed_up = last_number(paths.backup_db(folder))  # before the ledger's own, which is never behind it
             self._connection = self._open_to_write() if write else self._open_to_read()
-            last = self._connection.execute("SELECT max(at_s) FROM events").fetchone()[0]
-            self._began = time.monotonic() - (last or 0.0)
+            number, at_s = self._last()
+            if number < backed_up:
+                raise self._damaged(f"it ends at event {number}, but its backup at {backed_up}")
+            if write:
+                self._check_pages()
             trials = self.trials() if write else {}
         except sqlite3.Error as error:
-            self._give_back()
-            raise ExperimentError(f"the ledger of {folder} cannot be read: {error}") from None
+            self.close()
+            raise self._unreadable(error) from None
+        except ExperimentError:
+            self.close()
+            raise
+        self._number, self._began = number, time.monotonic() - at_s
+        self._backup = Backup(paths.backup_db(folder), self._connection) if write else None
         self.next_number = max(trials, default=-1) + 1
         self.unfinished = {number: trial for number, trial in trials.items() if trial.state not in ENDED}
 
     def _open_to_write(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(paths.ledger_db(self.folder), isolation_level=None, check_same_thread=False)
+        path = paths.ledger_db(self.folder)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = connect(path)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")  # a commit is on disk when it returns
         connection.executescript(SCHEMA)
@@ -153,9 +86,20 @@ class Ledger:
                     shutil.copy(part, self._copy.name)
             path = Path(self._copy.name) / path.name
             path.chmod(0o600)
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection = connect(path)
         connection.execute("PRAGMA query_only=ON")
         return connection
+
+    def _last(self) -> tuple[int, float]:
+        assert self._connection is not None
+        row = self._connection.execute("SELECT number, at_s FROM events ORDER BY number DESC LIMIT 1").fetchone()
+        return row or (0, 0.0)
+
+    def _check_pages(self) -> None:
+        assert self._connection is not None
+        found = self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if found != "ok":
+            raise self._damaged(found)
 
     @property
     def now_s(self) -> float:
@@ -166,18 +110,25 @@ class Ledger:
         """Add one event; it is on disk when this returns.
 
         Raises:
-            ExperimentError: it cannot be written (disk full), the trial has ended, or this epoch is there already.
+            StorageError: it cannot be written: the disk is full, say.
+            ExperimentError: the trial has ended, or this epoch is there already.
         """
         if trial is not None and kind != "proposed" and trial not in self.unfinished:
             raise ExperimentError(f"the ledger of {self.folder} takes no {kind!r} of trial {trial}: it is not running")
-        row = (time.time(), self.now_s, kind, trial, epoch, json.dumps(data))
-        insert = "INSERT INTO events (time, at_s, kind, trial, epoch, data) VALUES (?, ?, ?, ?, ?, ?)"
+        if self._connection is None or self._backup is None:
+            raise ExperimentError(f"the ledger of {self.folder} is open for reading: it cannot be written")
+        row = (self._number + 1, time.time(), self.now_s, kind, trial, epoch, json.dumps(data))
         try:
-            cursor = self._connection.execute(insert, row)
+            whole = (*row, checksum(row))
+            self._connection.execute(INSERT, whole)
+            event = event_of(whole)
+            self._number = event.number
+            self._backup.make_if_due(self._number)
+        except sqlite3.IntegrityError as error:
+            raise ExperimentError(f"the ledger of {self.folder} takes no {kind!r} twice ({error})") from None
         except sqlite3.Error as error:
             mend = "what it holds is safe; make room, or mend the folder's permissions, and run the same command again"
-            raise ExperimentError(f"the ledger of {self.folder} cannot be written ({error}): {mend}") from None
-        event = Event(cursor.lastrowid or 0, row[0], row[1], kind, trial, epoch, data)
+            raise StorageError(f"the ledger of {self.folder} cannot be written ({error}): {mend}") from None
         if trial is not None:
             trials_from([event], self.unfinished)
             self.next_number = max(self.next_number, trial + 1)
@@ -186,38 +137,66 @@ class Ledger:
         return event
 
     def events(self, after: int = 0) -> Iterator[Event]:
-        """Yield the events after a number, in order."""
-        rows = self._connection.execute(
-            "SELECT number, time, at_s, kind, trial, epoch, data FROM events WHERE number > ? ORDER BY number", (after,)
-        )
-        for number, wall, at_s, kind, trial, epoch, data in rows:
-            yield Event(number, wall, at_s, kind, trial, epoch, json.loads(data))
+        """Yield the events after a number, in order.
+
+        Raises:
+            ExperimentError: a row is missing or damaged.
+        """
+        assert self._connection is not None
+        try:
+            for row in self._connection.execute(f"{SELECT} WHERE number > ? ORDER BY number", (after,)):
+                after += 1
+                if row[0] != after or not is_whole(row):
+                    raise self._damaged(f"event {after} is {'missing' if row[0] != after else 'altered'}")
+                yield event_of(row)
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from None
 
     def trials(self) -> dict[int, Trial]:
         """Return every trial by its number, worked out from the events."""
         return trials_from(self.events())
 
     def close(self) -> None:
-        """Close the file and give the lock back."""
-        self._connection.close()
-        self._give_back()
+        """Close the file, after a last backup by its writer, and give the lock back."""
+        try:
+            if self._backup is not None:
+                self._backup.make(self._number)
+        except (sqlite3.Error, OSError, StorageError):
+            pass  # the disk is full, which has been said: the ledger itself is whole
+        finally:
+            if self._connection is not None:
+                self._connection.close()
+            if self._lock is not None:
+                os.close(self._lock)
+            if self._copy is not None:
+                self._copy.cleanup()
 
-    def _give_back(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-        if self._copy is not None:
-            self._copy.cleanup()
+    def _unreadable(self, error: sqlite3.Error) -> ExperimentError:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in NOT_DAMAGE:
+            return ExperimentError(f"the ledger of {self.folder} cannot be read: {error}")
+        return self._damaged(str(error))
+
+    def _damaged(self, how: str) -> ExperimentError:
+        return ExperimentError(f"the ledger of {self.folder} is damaged ({how}): tunekit repair {self.folder}")
 
 
-def trials_from(events: Iterable[Event], trials: dict[int, Trial] | None = None) -> dict[int, Trial]:
-    """Return the trials that events tell of, by number; `trials` is what earlier events told."""
-    trials = {} if trials is None else trials
-    for event in events:
-        if event.kind == "proposed" and event.trial is not None:
-            trials[event.trial] = Trial(event.trial, **event.data)
-        elif event.trial is not None:
-            trials[event.trial].apply(event)
-    return trials
+def read_experiment(folder: Path) -> dict[str, Any]:
+    """Return what experiment.json says: asked, dataset, versions and code.
+
+    Raises:
+        ExperimentError: there is none, or it is damaged.
+    """
+    path = paths.experiment_json(folder)
+    if not path.is_file():
+        raise ExperimentError(f"{folder} is no experiment: it has no {path.name}")
+    try:
+        described = paths.read_json(path)
+        return {key: dict(described[key]) for key in ("asked", "dataset", "versions", "code")}
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise ExperimentError(
+            f"{path} is damaged ({type(error).__name__}: {error}): the search itself is not; "
+            "move the folder away, make the call again, and put its other files back"
+        ) from None
 
 
 def in_use_by(folder: Path) -> str | None:
@@ -230,20 +209,21 @@ def in_use_by(folder: Path) -> str | None:
 
 
 def _take_lock(folder: Path) -> int:
-    """Lock the experiment, by its experiment.json: the system gives the lock back when its owner dies."""
     path = paths.experiment_json(folder)
-    try:
-        lock = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise ExperimentError(f"{folder} is no experiment: {path.name} cannot be opened ({error.strerror})") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise ExperimentError(f"{folder} is in use by another run: wait for it, or choose another name") from None
+    if not path.is_file():
+        raise ExperimentError(f"{folder} is no experiment: it has no {path.name}")
+    lock = take_lock(path)
+    if lock is None:
+        raise ExperimentError(f"{folder} is in use by another run{_owner(folder)}: wait for it, or choose another name")
     return lock
 
 
-def who_am_i() -> dict[str, Any]:
-    """Return what tells this process from others."""
-    return {"pid": os.getpid(), "host": socket.gethostname()}
+def _owner(folder: Path) -> str:
+    """Return who opened a ledger last, in words; nothing where it cannot be read."""
+    try:
+        ledger = Ledger(folder)
+        opened = [event.data for event in ledger.events() if event.kind == "opened"]
+        ledger.close()
+        return f" (process {opened[-1]['pid']} on {opened[-1]['host']})"
+    except (ExperimentError, LookupError):
+        return ""

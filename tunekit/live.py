@@ -14,7 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tunekit.ledger import ENDED, Event, Ledger, Trial, trials_from
+from tunekit.events import ENDED, Event, Trial, trials_from
+from tunekit.ledger import Ledger
+from tunekit.safe_text import printable
 from tunekit.scores import EPOCH_METRICS, is_better
 
 EVERY_S = 0.5
@@ -99,6 +101,8 @@ def _show(state: ViewState, console: Console, done: threading.Event) -> None:
         for event in state.catch_up():
             if event.kind == "epoch" and state.num_trials == 1 and event.trial is not None:
                 console.print(_epoch_line(state, event), highlight=False, soft_wrap=True)
+            if event.kind == "warned":
+                console.print(f"trial {event.trial}: {printable(event.data['text'])}", highlight=False, markup=False)
             if event.kind in ("ended", "retry") and event.trial is not None:
                 console.print(_line(state, state.trials[event.trial], event), highlight=False, soft_wrap=True)
         if last:
@@ -115,7 +119,7 @@ def _line(state: ViewState, trial: Trial, event: Event) -> str:
     value = trial.best_value(state.metric, state.mode)
     ended = sum(t.state in ENDED for t in state.trials.values())
     what = event.data["state"] if event.kind == "ended" else "tried again"
-    score = f"{state.metric} {value:.4f}" if value is not None else escape(event.data["reason"])
+    score = f"{state.metric} {value:.4f}" if value is not None else escape(printable(event.data["reason"]))
     best = f", best {state.best[0]:.4f} of trial {state.best[1].number}" if state.best else ""
     counts = f"{ended} of {max(state.num_trials, len(state.trials))} ended"
     return f"trial {trial.number} {what} after {len(trial.history)} epochs: {score} ({counts}{best})"
@@ -176,7 +180,7 @@ def in_short(config: dict[str, Any]) -> str:
         'lr=0.00123 optimizer=adam'
     """
     shown = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in config.items()}
-    return " ".join(f"{key}={value}" for key, value in shown.items())
+    return printable(" ".join(f"{key}={value}" for key, value in shown.items()))
 
 
 def clock(seconds: float) -> str:

@@ -2,12 +2,17 @@
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tunekit.errors import StorageError
+
 SUFFIX = ".safetensors"
+ASIDE = ".tmp"  # ends the name of a file that is being written
 
 
 def experiment_json(folder: Path) -> Path:
@@ -18,6 +23,11 @@ def experiment_json(folder: Path) -> Path:
 def ledger_db(folder: Path) -> Path:
     """What happened; see ledger.py."""
     return folder / "ledger.db"
+
+
+def backup_db(folder: Path) -> Path:
+    """The ledger's backup; see rows.py."""
+    return folder / "ledger.backup.db"
 
 
 def test_json(folder: Path) -> Path:
@@ -52,23 +62,64 @@ def error_txt(trial_folder: Path) -> Path:
 
 def make_private(folder: Path) -> Path:
     """Make a folder that only its owner may enter, and return it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
     return folder
 
 
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(aside)` on a file beside `path`, flush it to disk and rename it: `path` is whole or not there."""
-    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(descriptor)
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what cannot be written, and what to do about it.
+
+    Raises:
+        StorageError: the disk is full or broken, or the folder may not be written.
+    """
     try:
-        write(Path(aside))
-        flush(Path(aside))
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
-    flush(path.parent)
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written ({error.strerror or error}): what is there is safe; make room, or mend the "
+            "folder's permissions, and run the same command again"
+        ) from None
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write(aside)` on a file beside `path`, flush it to disk and rename it: `path` is whole or not there.
+
+    Raises:
+        StorageError: as `writing`.
+    """
+    with writing(path):
+        descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=ASIDE)
+        os.close(descriptor)
+        try:
+            write(Path(aside))
+            flush(Path(aside))
+            os.replace(aside, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(aside)
+            raise
+        flush(path.parent)
+
+
+def link_atomic(path: Path, name: Path) -> None:
+    """Give a file a second name, in place of what had it; a copy where the file system knows no second names."""
+    aside = name.parent / f".{name.name}{ASIDE}"
+    aside.unlink(missing_ok=True)
+    try:
+        aside.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, aside)
+        flush(aside)
+    aside.replace(name)
+
+
+def remove_asides(folder: Path) -> None:
+    """Delete what a process that was killed had begun to write, in a folder and those below it."""
+    for path in folder.rglob(f".*{ASIDE}*"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,8 +17,8 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, Ra
 from optuna.trial import TrialState
 
 from tunekit.errors import SpaceError
+from tunekit.events import Event
 from tunekit.grids import grid_configs
-from tunekit.ledger import Event
 from tunekit.registry import Registry
 from tunekit.scores import is_better
 from tunekit.space import Config, Space, draw_config, params_of

@@ -9,11 +9,15 @@ import ray
 from ray.tune import Callback, Stopper
 
 from tunekit import paths
-from tunekit.ledger import Ledger, Trial
+from tunekit.errors import StorageError
+from tunekit.events import Trial
+from tunekit.ledger import Ledger
+from tunekit.safe_text import redacted, secrets_of
 from tunekit.schedulers import Decisions
 from tunekit.scores import is_better
 
-MAX_RETRIES = 3  # of a trial whose worker died
+MAX_RETRIES = 3  # of a trial whose worker died, or whose memory ran out
+SPLIT = 4  # into how many parts each batch goes after that: 4, 16, 64 with the retries there are
 NUM_ALIKE = 3  # trials that fail alike, before any has reached the end of an epoch, end the search
 
 
@@ -29,6 +33,7 @@ class Recorder:
 
     def __init__(self, ledger: Ledger, decisions: Decisions, keep_best: int, time_budget_s: float | None) -> None:
         self.ledger, self.decisions, self.time_budget_s = ledger, decisions, time_budget_s
+        self.secrets = secrets_of()
         self.kept = KeptCheckpoints(ledger.folder, keep_best, decisions.metric, decisions.mode)
         trials = ledger.trials().values()
         self.any_epoch = any(trial.history for trial in trials)
@@ -47,7 +52,8 @@ class Recorder:
         What goes wrong here (a full disk, say) ends the search: it is kept in `error`, as Ray would wrap it up.
         """
         try:
-            return self._record(number, message)
+            with paths.writing(self.ledger.folder):
+                return self._record(number, message)
         except Exception as error:
             self.error, self.interrupted = error, str(error)
             return True
@@ -62,16 +68,31 @@ class Recorder:
                 return False  # trained again, as its checkpoint was lost or damaged; what was written down holds
             self.ledger.append("epoch", message["metrics"], number, message["epoch"])
             return self._settle(number)
-        self._end(number, message["state"], message.get("reason", ""), message.get("traceback", ""))
+        if message["kind"] == "warned":
+            self.ledger.append("warned", {"text": redacted(message["text"], self.secrets)}, number)
+            return False
+        if message["kind"] == "unwritable":
+            raise StorageError(message["reason"])
+        if message["kind"] == "out_of_memory":
+            self._retry(number, message["reason"], message["reason"], message["traceback"], SPLIT)
+        else:
+            self._end(number, message["state"], message.get("reason", ""), message.get("traceback", ""))
         return True
 
-    def lost(self, number: int, reason: str) -> None:
+    def lost(self, number: int, reason: str, out_of_memory: bool = False) -> None:
         """Write down that a trial's worker died: it is tried again, up to MAX_RETRIES times."""
         last = (reason.strip().splitlines() or ["no reason known"])[-1]
-        if self.ledger.unfinished[number].num_retries < MAX_RETRIES:
-            self.ledger.append("retry", {"reason": last, "counts": True}, number)
-        else:
-            self._end(number, "failed", f"its worker died {MAX_RETRIES + 1} times, at last: {last}", reason)
+        finally_ = f"its worker died {MAX_RETRIES + 1} times, at last: {last}"
+        self._retry(number, last, finally_, reason, SPLIT if out_of_memory else 1)
+
+    def _retry(self, number: int, reason: str, last_reason: str, traceback: str, split: int) -> None:
+        """Try a trial again, its batches split into so many times more parts, unless it had its retries."""
+        trial = self.ledger.unfinished[number]
+        if trial.num_retries >= MAX_RETRIES:
+            self._end(number, "failed", last_reason, traceback)
+            return
+        data = {"reason": redacted(reason, self.secrets), "counts": True, "micro_batches": trial.micro_batches * split}
+        self.ledger.append("retry", data, number)
 
     def stop_reason(self) -> str:
         """Return why the search ends now, or nothing."""
@@ -95,10 +116,11 @@ class Recorder:
 
     def _end(self, number: int, state: str, reason: str = "", traceback: str = "") -> None:
         trial = self.ledger.unfinished[number]
+        reason, traceback = redacted(reason, self.secrets), redacted(traceback, self.secrets)
         folder = paths.trial_folder(self.ledger.folder, number)
         if state in ("failed", "diverged"):
             paths.write_text(paths.error_txt(paths.make_private(folder)), f"{reason}\n\n{traceback}".strip() + "\n")
-        self.ledger.append("ended", {"state": state, "reason": reason}, number)
+        self.ledger.append("ended", {"state": state, "reason": reason, "num_epochs": len(trial.history)}, number)
         if state in ("finished", "stopped"):
             self.kept.consider(trial)
         else:
@@ -174,7 +196,7 @@ class RayCallback(Callback):
         self.last_sign.pop(trial, None)
         if trial.config["trial"] in self.recorder.ledger.unfinished:
             text = Path(trial.error_file).read_text() if trial.error_file else "no reason known"
-            self.recorder.lost(trial.config["trial"], text.strip())
+            self.recorder.lost(trial.config["trial"], text.strip(), out_of_memory="OutOfMemoryError" in text)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Kill the workers that are overdue; Ray then tells that they died."""

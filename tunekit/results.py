@@ -13,8 +13,9 @@ from tunekit.confirm import Verdict, default_of, verdict_of, winner_of
 from tunekit.datasets import load_dataset
 from tunekit.datasets.base import Dataset
 from tunekit.errors import CheckpointError, ExperimentError
+from tunekit.events import Trial
 from tunekit.inference import TrainedModel
-from tunekit.ledger import Ledger, Trial, in_use_by
+from tunekit.ledger import Ledger, in_use_by, read_experiment
 from tunekit.space import Config, Space, draw_config, space_from_json
 
 
@@ -41,10 +42,7 @@ class Results:
     """
 
     def __init__(self, folder: Path, dataset: Dataset | None = None, space: Space | None = None) -> None:
-        path = paths.experiment_json(folder)
-        if not path.is_file():
-            raise ExperimentError(f"{folder} is no experiment: it has no {path.name}")
-        described = paths.read_json(path)
+        described = read_experiment(folder)
         self.folder = folder
         self.asked: dict[str, Any] = described["asked"]
         self.versions: dict[str, Any] = described["versions"]

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from tunekit.ledger import Event
+from tunekit.events import Event
 from tunekit.registry import Registry
 from tunekit.scores import is_better
 

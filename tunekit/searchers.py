@@ -6,7 +6,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from tunekit.ledger import Ledger, Trial
+from tunekit.events import Trial
+from tunekit.ledger import Ledger
 from tunekit.proposer import Proposer
 from tunekit.space import draw_config, labels
 from tunekit.training import derive_seed
@@ -75,8 +76,7 @@ class RaySearcher(Searcher):
 
     def _hand_out(self, trial: Trial) -> dict[str, Any]:
         self.handed_out.add(trial.number)
-        request = {"trial": trial.number, "params": trial.params, "seed": trial.seed, "epoch": len(trial.history)}
-        return {"trial": trial.number, "request": json.dumps(request)}
+        return {"trial": trial.number, "request": json.dumps(trial.request)}
 
     def _listen(self) -> None:
         for event in self.ledger.events(after=self.heard):

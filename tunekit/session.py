@@ -1,5 +1,7 @@
 """A session: the time in which one process works on an experiment, from opening its folder to saying how it ended."""
 
+import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -9,30 +11,60 @@ from typing import Any
 
 from tunekit import paths
 from tunekit.asked import Asked, check_name
-from tunekit.errors import ExperimentError, TrainingError
-from tunekit.ledger import Ledger, who_am_i
+from tunekit.errors import ExperimentError, StorageError, TrainingError
+from tunekit.ledger import Ledger, read_experiment
+from tunekit.locks import who_am_i
 from tunekit.recorder import Recorder
-from tunekit.versions import versions
+from tunekit.safe_text import printable
+from tunekit.versions import differences, versions
+
+LEAST_ROOM = 16 * 2**20  # bytes, for the ledger and its backup
 
 
-def open_folder(folder: Path, name: str | None, asked: Asked) -> Path:
-    """Return the experiment's folder, made if need be, or raise if it was asked for something else."""
+def open_folder(folder: Path, name: str | None, asked: Asked) -> tuple[Path, list[str]]:
+    """Return the experiment's folder, made if need be, and what may matter that has changed since it was made.
+
+    Raises:
+        ExperimentError: it was asked for something else, holds something else, or is open to others.
+        StorageError: it cannot be written.
+    """
     place = folder / (check_name(name) if name is not None else asked.default_name)
-    described = {"asked": asked.as_json(), "dataset": asked.dataset.summary(), "versions": versions()}
+    described = {"asked": asked.as_json(), "dataset": asked.dataset.summary(), "versions": versions(),
+                 "code": asked.code()}  # fmt: skip
     path = paths.experiment_json(place)
     if not path.exists():
-        if place.exists() and any(place.iterdir()):
+        if place.exists() and any(name for name in place.iterdir() if name.suffix != paths.ASIDE):
             raise ExperimentError(f"{place} is no experiment, but holds files: choose another name")
         paths.make_private(place)
         paths.write_json(path, described)
-    known = paths.read_json(path)["asked"]
+    owner = place.stat()
+    if owner.st_uid != os.getuid() or owner.st_mode & 0o022:
+        raise ExperimentError(f"{place} can be written by others: chown and chmod 700 it, or choose another name")
+    known = read_experiment(place)
     for key, value in described["asked"].items():
-        if known.get(key) != value:
+        if known["asked"].get(key) != value:
             raise ExperimentError(
-                f"experiment {place} was asked for {key}={known.get(key)}, but now it is {value}: choose another name, "
-                "or leave the name out"
+                f"experiment {place} was asked for {key}={known['asked'].get(key)}, but now it is {value}: choose "
+                "another name, or leave the name out"
             )
-    return place
+    return place, [line for key in ("versions", "code") for line in differences(known[key], described[key])]
+
+
+def check_room(place: Path, asked: Asked, num_at_once: int, keep_best: int) -> None:
+    """Raise StorageError if the disk has no room for the checkpoints of a search.
+
+    A running trial has three (the two newest, and the best), and the best trials and the default config keep one. Each
+    holds the weights, and at most twice as much of the optimizer's.
+    """
+    checkpoint = 3 * asked.model_bytes
+    there = sum(path.stat().st_size for path in place.rglob(f"*{paths.SUFFIX}") if path.exists())
+    needed = max(LEAST_ROOM, checkpoint * (3 * num_at_once + keep_best + 1) - there)
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise StorageError(
+            f"{place} needs room for {needed / 2**20:,.0f} MiB of checkpoints, but its disk has {free / 2**20:,.0f} "
+            "free: make room, choose another folder, or lower keep_best"
+        )
 
 
 @contextmanager
@@ -40,6 +72,7 @@ def session(place: Path, limits: dict[str, Any]) -> Iterator[Ledger]:
     """Open the ledger for a while, alone."""
     ledger = Ledger(place, write=True)
     try:
+        paths.remove_asides(place)
         ledger.append("opened", {**who_am_i(), **limits})
         yield ledger
     finally:
@@ -73,7 +106,7 @@ def interruptible(recorder: Recorder) -> Iterator[None]:
 def say(verbose: int, *lines: str) -> None:
     """Print lines for people, unless they asked for silence."""
     for line in lines if verbose else ():
-        print(line)
+        print(printable(line))
 
 
 def finish(recorder: Recorder, place: Path, verbose: int) -> None:

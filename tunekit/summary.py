@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tunekit.asked import space_names
-from tunekit.backbones import backbone_names, backbones, describe
+from tunekit import paths
+from tunekit.backbones import backbone_names, backbones
 from tunekit.config import KEYS, complete
 from tunekit.confirm import default_of
 from tunekit.datasets.base import Dataset
 from tunekit.distributions import in_words
+from tunekit.layers import describe
 from tunekit.live import clock, in_short
 from tunekit.results import Results
+from tunekit.safe_text import csv_cell
+from tunekit.spaces import space_names
 
 
 def print_trials(results: Results, num_trials: int = 20) -> None:
@@ -38,6 +42,16 @@ def print_results(results: Results) -> None:
     elif results.best_trial.source == "default":
         console.print(Text.assemble(("verdict       ", "bold"), "the default config is the best that was found"))
     console.print(Text.assemble(("all of it     ", "bold"), str(results.folder)))
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table that opens in a spreadsheet as what it is: no cell of it is taken for a formula.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    safe = frame.rename(columns=csv_cell).map(csv_cell)
+    paths.write_text(path, safe.to_csv(index=False))
 
 
 def _console() -> Console:

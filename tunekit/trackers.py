@@ -4,11 +4,9 @@ A tracker lives in a process of its own, where its library may block or die with
 trials in the ledger's order, and of all of a trial again where it was cut off before the trial's end.
 """
 
-import fcntl
 import hashlib
 import importlib.util
 import netrc
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +15,9 @@ from urllib.parse import urlsplit
 
 from tunekit import paths
 from tunekit.errors import ConfigError, ExperimentError, MissingExtraError, UnknownNameError, unknown_name
-from tunekit.ledger import Event, Ledger, Trial
+from tunekit.events import Event, Trial
+from tunekit.ledger import Ledger
+from tunekit.locks import take_lock
 from tunekit.registry import Registry
 
 Environment = dict[str, str]
@@ -32,6 +32,7 @@ class Tracker(Protocol):
     """
 
     destination: str  # where it logs to; what was logged is remembered for each
+    SECRETS: ClassVar[tuple[str, ...]]  # names of environment variables that no other process needs
 
     def __init__(self, folder: Path, options: Mapping[str, str]) -> None: ...
 
@@ -67,15 +68,9 @@ def log_file(folder: Path, name: str) -> Path:
     return tracker_folder(folder) / f"{name}.log"
 
 
-def take_lock(folder: Path, name: str) -> int | None:
-    """Take a tracker's lock, or return None; the system gives it back when its owner dies."""
-    lock = os.open(paths.make_private(tracker_folder(folder)) / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        return None
-    return lock
+def take_tracker_lock(folder: Path, name: str) -> int | None:
+    """Take a tracker's lock, or return None where a process of its is at work."""
+    return take_lock(paths.make_private(tracker_folder(folder)) / f"{name}.lock", create=True)
 
 
 @trackers.register("wandb")
@@ -94,7 +89,7 @@ class Wandb:
     """
 
     MODES: ClassVar = ("online", "offline", "disabled", "shared", "run", "dryrun")
-    SECRETS: ClassVar = ("WANDB_API_KEY", "WB_KEY")
+    SECRETS: ClassVar[tuple[str, ...]] = ("WANDB_API_KEY", "WB_KEY")
     STAND_INS: ClassVar = {"WB_KEY": "WANDB_API_KEY", "WB_PROJECT": "WANDB_PROJECT", "WB_USER": "WANDB_ENTITY"}
     OF_ONE_RUN: ClassVar = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_NAME", "WANDB_RUN_GROUP", "WANDB_JOB_TYPE",
                             "WANDB_SWEEP_ID", "WANDB_SERVICE", "WANDB_NOTEBOOK_NAME")  # fmt: skip
@@ -213,11 +208,3 @@ def experiment_id(folder: Path) -> str:
     if first is None:
         raise ExperimentError(f"nothing has happened in {folder} yet")
     return hashlib.sha256(f"{first.time!r} {sorted(first.data.items())}".encode()).hexdigest()[:12]
-
-
-def redacted(text: str) -> str:
-    """Return a text without the keys that this process was given."""
-    for name in Wandb.SECRETS:
-        if os.environ.get(name):
-            text = text.replace(os.environ[name], "***")
-    return text

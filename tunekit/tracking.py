@@ -20,8 +20,10 @@ from typing import Any
 
 from tunekit import paths
 from tunekit.errors import ExperimentError
-from tunekit.ledger import Ledger, Trial, trials_from
-from tunekit.trackers import Environment, log_file, redacted, take_lock, tracker_folder, trackers
+from tunekit.events import Trial, trials_from
+from tunekit.ledger import Ledger
+from tunekit.safe_text import redacted
+from tunekit.trackers import Environment, log_file, take_tracker_lock, tracker_folder, trackers
 
 EVERY_S = 1.0  # how often a tracker looks into the ledger
 RETRY_S = 30.0  # after a tracker died, until it is started again
@@ -92,7 +94,7 @@ def sync(folder: str | Path, tracker: str = "wandb") -> bool:
     """
     folder = Path(folder)
     Ledger(folder).close()
-    lock = take_lock(folder, tracker)
+    lock = take_tracker_lock(folder, tracker)
     if lock is None:
         raise ExperimentError(f"tracker {tracker!r} is at work on {folder}: it catches up by itself")
     os.close(lock)
@@ -188,7 +190,7 @@ def follow(name: str, folder: Path, options: dict[str, str]) -> None:
     def done(wait_s: float) -> bool:
         return bool(select.select([0], [], [], wait_s)[0]) or os.getppid() != driver
 
-    while (lock := take_lock(folder, name)) is None:  # one of an earlier run is still at work
+    while (lock := take_tracker_lock(folder, name)) is None:  # one of an earlier run is still at work
         time.sleep(EVERY_S / 5)
     path = tracker_folder(folder) / f"{name}.json"
     told = _read(path)

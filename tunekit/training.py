@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -72,17 +72,27 @@ def train_epoch(
     for step, (images, targets) in enumerate(feed.shuffled()):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, epoch - 1 + step / steps)
-        with autocast(config, images.device):
-            outputs = model(images)
-        loss = loss_of(outputs, targets, config["label_smoothing"])
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for part, part_targets in micro_batches(images, targets, config["micro_batches"]):
+            with autocast(config, images.device):
+                outputs = model(part)
+            loss = loss_of(outputs, part_targets, config["label_smoothing"]) * (len(part) / len(images))
+            loss.backward()
+            losses.append(loss.detach() * len(images))  # not .item(): that would wait for the device at every step
+            outputs_seen.append(outputs.detach().float())
         optimizer.step()
-        losses.append(loss.detach() * len(targets))  # not .item(): that would wait for the device at every step
-        outputs_seen.append(outputs.detach().float())
         targets_seen.append(targets)
     measured = measure(torch.cat(outputs_seen), torch.cat(targets_seen), feed.dataset.task)
     return {**measured, "loss": (torch.stack(losses).sum() / feed.num_images).item()}
+
+
+def micro_batches(images: torch.Tensor, targets: torch.Tensor, num: int) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    """Split a batch into at most `num` parts of at least 2 images each, whose gradients add up to the batch's own.
+
+    Batch normalisation alone sees the difference: it takes its mean and deviation over each part.
+    """
+    num = max(1, min(num, len(images) // 2))
+    return zip(images.tensor_split(num), targets.tensor_split(num), strict=True)
 
 
 def predict(
@@ -124,7 +134,7 @@ class Feed:
     def __init__(self, config: Config, dataset: Dataset, split: Split, device: torch.device) -> None:
         self.dataset = dataset
         self.prepare = Preprocessing(config, dataset, device)
-        self.batch_size = config["batch_size"]
+        self.batch_size, self.micro_batches = config["batch_size"], config["micro_batches"]
         self.images, self.targets = torch.from_numpy(split.all_images), torch.from_numpy(split.all_targets)
         self.rows = torch.from_numpy(split.rows)
         self.weights = balancing_weights(split.targets, dataset.task) if config["oversample"] else None
@@ -149,7 +159,7 @@ class Feed:
     def in_order(self, most_pixels: int = 2**19) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (images, targets) in the split's order, in batches as large as the caches like."""
         size = self.prepare.size or max(self.images.shape[1:3])
-        for rows in self.rows.split(max(32, most_pixels // size**2)):
+        for rows in self.rows.split(max(32, most_pixels // size**2) // self.micro_batches or 1):
             yield self._batch(rows, training=False)
 
     def _batch(self, rows: torch.Tensor, training: bool) -> tuple[torch.Tensor, torch.Tensor]:

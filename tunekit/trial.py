@@ -21,7 +21,7 @@ from tunekit.backbones import Backbone, register_backbone
 from tunekit.config import complete
 from tunekit.datasets import open_dataset
 from tunekit.datasets.base import Dataset
-from tunekit.errors import CheckpointError, TrainingError
+from tunekit.errors import CheckpointError, StorageError, TrainingError
 from tunekit.scores import is_better
 from tunekit.space import Space, draw_config
 
@@ -60,63 +60,77 @@ def run_trial(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
 
     Args:
         setup: what all trials share.
-        request: trial (its number), params (the draws that make its config), seed, and epoch: how many of its epochs
-            the ledger holds. A checkpoint ahead of that is not used.
+        request: trial (its number), proposal (params, the draws that make its config, seed, and more), micro_batches
+            (see `events.Trial`) and epoch: how many of its epochs the ledger holds. A checkpoint ahead of that is not
+            used.
     """
     yield {"kind": "started", "node": platform.node()}
     try:
         yield from _epochs(setup, request)
         yield {"kind": "ended", "state": "finished"}
+    except StorageError as error:  # no fault of the trial's: it goes on when there is room again
+        yield {"kind": "unwritable", "reason": str(error)}
     except Exception as error:  # whatever a training loop raises ends this trial, with its reason, and no other
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        yield {"kind": "ended", "state": "failed", "reason": reason, "traceback": traceback.format_exc()}
+        kind = {"kind": "out_of_memory"} if is_out_of_memory(error) else {"kind": "ended", "state": "failed"}
+        yield {**kind, "reason": reason, "traceback": traceback.format_exc()}
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # this process may run other trials next
 
 
 def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
     if setup.num_threads:
         torch.set_num_threads(setup.num_threads)
-    drawn = draw_config(setup.space, lambda name, _: request["params"][name])
-    config = complete(drawn) if setup.train is training.train else drawn
-    config = {**config, "seed": request["seed"], "max_epochs": setup.max_epochs}
+    proposal = request["proposal"]
+    drawn = draw_config(setup.space, lambda name, _: proposal["params"][name])
+    config = complete(drawn) if setup.train is training.train else {"micro_batches": 1, **drawn}
+    config["micro_batches"] *= request["micro_batches"]
+    config = {**config, "seed": proposal["seed"], "max_epochs": setup.max_epochs}
     for name, backbone in setup.backbones.items():
         register_backbone(name)(backbone)
     dataset = open_dataset(setup.dataset) if isinstance(setup.dataset, Path) else setup.dataset
     folder = paths.make_private(paths.trial_folder(setup.folder, request["trial"]))
-    state, history = newest_state(folder, request["epoch"])
-    if history:
-        keep_newest(folder, history, setup.metric, setup.mode)  # the last attempt may have ended before it did
-    about = {"trial": request["trial"], "seed": request["seed"], "params": request["params"]}
-    training.seed_epoch(request["seed"], len(history))  # for a loop that does not: this process ran other trials
+    with paths.writing(folder):
+        state, history, warnings = newest_state(folder, request["epoch"])
+        if history:
+            keep_newest(folder, history, setup.metric, setup.mode)  # the last attempt may have ended before it did
+    for warning in warnings:
+        yield {"kind": "warned", "text": warning}
+    training.seed_epoch(config["seed"], len(history))  # for a loop that does not: this process ran other trials
     for yielded in setup.train(config, dataset, state):
         metrics, state_after = checked_pair(yielded)
         history.append(checked_metrics(metrics, setup.metric))
         epoch = len(history)
-        path = paths.epoch_checkpoint(folder, epoch)
-        checkpoint.save(path, state_after, {**about, "epoch": epoch, "history": history})
+        about = {"trial": request["trial"], **proposal, "epoch": epoch, "history": history}
+        checkpoint.save(paths.epoch_checkpoint(folder, epoch), state_after, about)
         yield {"kind": "epoch", "epoch": epoch, "metrics": history[-1]}
-        keep_newest(folder, history, setup.metric, setup.mode)
+        with paths.writing(folder):
+            keep_newest(folder, history, setup.metric, setup.mode)
         if epoch >= setup.max_epochs:
             break
     if not history:
         raise TrainingError("the training loop ended without yielding a single (metrics, state)")
 
 
-def newest_state(folder: Path, epoch: int) -> tuple[dict[str, Any] | None, list[dict[str, float]]]:
-    """Return (state, history) of a trial's newest valid checkpoint that is not ahead of `epoch`; else (None, []).
+def newest_state(folder: Path, epoch: int) -> tuple[dict[str, Any] | None, list[dict[str, float]], list[str]]:
+    """Return (state, history, warnings) of a trial's newest valid checkpoint that is not ahead of `epoch`.
 
-    Checkpoints ahead of `epoch` were never acknowledged, and are deleted.
+    State is None and history empty where there is none. Checkpoints ahead of `epoch` were never acknowledged, and are
+    deleted; a warning tells of each that is damaged.
     """
+    warnings = []
     for number, path in reversed(paths.epoch_checkpoints(folder).items()):
         if number > epoch:
             path.unlink()
             continue
         try:
             state, about = checkpoint.load(path)
-        except CheckpointError:
+        except CheckpointError as error:
+            warnings.append(f"{error}; going on from the one before")
             continue
         if about["epoch"] == number:
-            return state, about["history"]
-    return None, []
+            return state, about["history"], warnings
+    return None, [], warnings
 
 
 def keep_newest(folder: Path, history: list[dict[str, float]], metric: str, mode: str) -> None:
@@ -125,13 +139,18 @@ def keep_newest(folder: Path, history: list[dict[str, float]], metric: str, mode
     for metrics in history[:-1]:
         best = metrics[metric] if is_better(metrics[metric], best, mode) else best
     if is_better(history[-1][metric], best, mode):
-        aside = folder / ".best.tmp"
-        aside.unlink(missing_ok=True)
-        aside.hardlink_to(paths.epoch_checkpoint(folder, newest))
-        aside.replace(paths.best_checkpoint(folder))
+        paths.link_atomic(paths.epoch_checkpoint(folder, newest), paths.best_checkpoint(folder))
     for epoch, path in paths.epoch_checkpoints(folder).items():
         if epoch not in (newest - 1, newest):  # later ones are damaged, or were passed over for a damaged one
             path.unlink()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that the memory of the host or of a GPU was not enough."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # of torch on the CPU, of CUDA and its libraries
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def checked_pair(yielded: Any) -> tuple[Any, Any]:

@@ -1,9 +1,13 @@
 """What a result depends on besides what was asked: the versions of code, libraries and machine."""
 
+import hashlib
 import importlib.metadata
+import inspect
 import platform
 import subprocess
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("tunekit", "torch", "torchvision", "ray", "optuna", "pandas", "numpy", "pillow")
 
@@ -27,3 +31,23 @@ def git_commit(folder: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() or None
+
+
+def source_of(function: Callable[..., Any]) -> str | None:
+    """Return a fingerprint of a function's or a class's source text; None where there is none to be had."""
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):
+        return None
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in words what differs between two descriptions.
+
+    Example:
+        >>> differences({"torch": "2.13", "python": "3.12"}, {"torch": "2.14", "python": "3.12"})
+        ["torch was '2.13' and is '2.14'"]
+    """
+    keys = [*before, *(key for key in now if key not in before)]
+    return [f"{k} was {before.get(k)!r} and is {now.get(k)!r}" for k in keys if before.get(k) != now.get(k)]
