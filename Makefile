@@ -1,7 +1,9 @@
 # make demo        tune a CNN on the bundled digits
 # make test        the test suite
 # make test-long   the tests that take minutes
-# make check       lint, formatting and types
+# make check       lint, formatting, types, and the lock file against known holes
+# make faults      break everything on purpose, for an hour, and write docs/faults.md
+# make audit       the lock file against published advisories too (needs the network)
 # make lock        pin the versions again, after a change of the dependencies (needs uv)
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ UV ?= uv
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-long check lock
+.PHONY: demo test test-long check faults audit lock
 .DEFAULT_GOAL := test
 
 demo: .venv
@@ -25,6 +27,13 @@ check: .venv
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
+	@$(BIN)/python tests/audit.py
+
+faults: .venv
+	@$(BIN)/python tests/faults/harness.py --out docs/faults.md
+
+audit: .venv
+	@$(BIN)/python tests/audit.py --online
 
 lock:
 	@$(UV) pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 --generate-hashes \
