@@ -18,7 +18,7 @@ LAYERS = [
     {"ledger", "grids", "small_cnns", "torchvision_models", "sweep_parameters", "figures"},
     {"backbones", "sweeps", "trackers"},
     {"training", "schedulers", "live", "cluster", "tracking", "spaces", "layers"},
-    {"proposer", "confirm", "inference"},
+    {"proposer", "confirm", "inference", "arithmetic"},
     {"searchers", "trial", "recorder"},
     {"asked", "results"},
     {"session", "summary", "repair"},

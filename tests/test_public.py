@@ -15,7 +15,7 @@ def test_all_is_what_imports():
 
 def test_every_error_is_a_tunekit_error():
     errors = [getattr(tunekit, name) for name in tunekit.__all__ if name.endswith("Error")]
-    assert len(errors) == 10
+    assert len(errors) == 11
     assert all(issubclass(error, tunekit.TunekitError) for error in errors)
 
 

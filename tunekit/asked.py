@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tunekit import training
+from tunekit.arithmetic import Choices, choose_for
 from tunekit.backbones import Backbone, backbones, check_backbone
 from tunekit.config import DEFAULTS, check_config, complete
 from tunekit.datasets.base import Dataset
@@ -57,6 +58,10 @@ class Asked:
             "train": None if self.train is training.train else as_json(self.train),
             "seed": self.seed,
         }
+
+    def choices(self) -> Choices:
+        """Return the arithmetic that suits this machine best, for the configs of the space that leave it open."""
+        return choose_for(self.space, self.dataset) if self.train is training.train else {}
 
     def code(self) -> dict[str, str | None]:
         """Return a fingerprint of each function of one's own that the results depend on."""

@@ -68,7 +68,7 @@ def build_model(config: dict[str, Any], dataset: Any) -> nn.Module:
         torch.Size([5, 10])
     """
     name = config["backbone"]
-    dataset = dataclasses.replace(dataset, image_shape=_image_shape(config, dataset))
+    dataset = dataclasses.replace(dataset, image_shape=image_shape(config, dataset))
     if callable(name):
         model = settled(name(config, dataset), dataset.image_shape)
     elif name in backbones:
@@ -83,7 +83,7 @@ def build_model(config: dict[str, Any], dataset: Any) -> nn.Module:
     return model
 
 
-def _image_shape(config: dict[str, Any], dataset: Any) -> tuple[int, int, int]:
+def image_shape(config: dict[str, Any], dataset: Any) -> tuple[int, int, int]:
     """Return (C, H, W) of the images as the model gets them."""
     size = config["image_size"]
     return dataset.image_shape if size is None else (dataset.num_channels, size, size)
@@ -148,7 +148,7 @@ def dry_run(config: dict[str, Any], dataset: Any) -> tuple[nn.Module, torch.Tens
     except Exception as error:  # whatever a model raises: too small an image comes in many forms
         cause = error
     name = getattr(config["backbone"], "__name__", config["backbone"])
-    shape = _image_shape(config, dataset)
+    shape = image_shape(config, dataset)
     size = _next_size(config, dataset, min(shape[1:]))
     if size:
         raise ConfigError(
@@ -163,7 +163,7 @@ def dry_run(config: dict[str, Any], dataset: Any) -> tuple[nn.Module, torch.Tens
 
 def _try(config: dict[str, Any], dataset: Any, device: str) -> tuple[nn.Module, torch.Tensor]:
     """Return a model in eval mode and two images, when it gives what it should; else raise whatever goes wrong."""
-    images = torch.zeros(2, *_image_shape(config, dataset), device=device)
+    images = torch.zeros(2, *image_shape(config, dataset), device=device)
     if device == "meta":
         with _EmptyWeights():
             model = build_model({**config, "pretrained": False}, dataset).to("meta").eval()

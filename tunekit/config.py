@@ -7,6 +7,7 @@ from tunekit.errors import ConfigError, UnknownNameError, unknown_name
 from tunekit.optimization import lr_schedules, optimizers
 
 AUGMENTATIONS = ("none", "flip", "crop", "flip_crop")
+MEMORY_FORMATS = ("auto", "channels_last", "contiguous")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -61,7 +62,8 @@ KEYS: dict[str, Key] = {
     "dropout": Key(None, lambda value: value is None or _number(0, 0.99)["allows"](value), "a number from 0 to 0.99, "
                    "or None", "before the last layer; None is the backbone's own"),
     "oversample": Key(False, **_one_of(True, False), meaning="even out classes, or tenths of the values, in train"),
-    "precision": Key("auto", **_one_of(*PRECISIONS), meaning="of the arithmetic; auto takes what is fastest here"),
+    "precision": Key("auto", **_one_of(*PRECISIONS), meaning="of the arithmetic; auto is what trains fastest here"),
+    "memory_format": Key("auto", **_one_of(*MEMORY_FORMATS), meaning="order of pixels in memory; auto as above"),
 }  # fmt: skip
 
 DEFAULTS: dict[str, Any] = {name: key.default for name, key in KEYS.items()}

@@ -9,7 +9,7 @@ from ray import tune
 from tunekit.asked import Asked
 from tunekit.cluster import ray_session
 from tunekit.datasets import publish
-from tunekit.ledger import Ledger
+from tunekit.ledger import Ledger, read_experiment
 from tunekit.proposer import Proposer
 from tunekit.recorder import RayCallback, RayStopper, Recorder
 from tunekit.schedulers import RayScheduler
@@ -50,7 +50,7 @@ class Engine:
         setup = TrialSetup(
             self.ledger.folder.resolve(), publish(self.asked.dataset), self.asked.space, self.asked.metric,
             self.asked.mode, self.asked.max_epochs, self.asked.train, self.cpus_per_trial,
-            self.asked.registered_backbones,
+            read_experiment(self.ledger.folder)["arithmetic"], self.asked.registered_backbones,
         )  # fmt: skip
         with ray_session(self.address) as scratch, interruptible(self.recorder):  # Ray sets handlers as it starts
             resources = {"cpu": self.cpus_per_trial, "gpu": self._gpus()}

@@ -13,6 +13,7 @@ from tunekit.datasets import load_dataset
 from tunekit.datasets.base import Dataset
 from tunekit.engine import Engine
 from tunekit.errors import ConfigError, ExperimentError
+from tunekit.ledger import read_experiment
 from tunekit.recorder import Recorder
 from tunekit.results import Results, load_results
 from tunekit.schedulers import Decisions
@@ -190,7 +191,10 @@ def train(
         if ledger.next_number == 0:
             described = {"config": labels(config), "params": {}, "role": "search", "source": "given", "seed": seed}
             ledger.append("proposed", described, 0)
-        setup = TrialSetup(place, data, config, asked.metric, asked.mode, max_epochs, asked.train, num_threads=None)
+        setup = TrialSetup(
+            place, data, config, asked.metric, asked.mode, max_epochs, asked.train, num_threads=None,
+            choices=read_experiment(place)["arithmetic"],
+        )  # fmt: skip
         with live.view(place, 1, max_epochs, asked.metric, asked.mode, verbose), interruptible(recorder):
             while ledger.unfinished and not recorder.stop_reason():  # again, where its memory ran out
                 for message in run_trial(setup, ledger.unfinished[0].request):

@@ -181,7 +181,7 @@ class Ledger:
 
 
 def read_experiment(folder: Path) -> dict[str, Any]:
-    """Return what experiment.json says: asked, dataset, versions and code.
+    """Return what experiment.json says: asked, dataset, versions, code and arithmetic.
 
     Raises:
         ExperimentError: there is none, or it is damaged.
@@ -191,7 +191,7 @@ def read_experiment(folder: Path) -> dict[str, Any]:
         raise ExperimentError(f"{folder} is no experiment: it has no {path.name}")
     try:
         described = paths.read_json(path)
-        return {key: dict(described[key]) for key in ("asked", "dataset", "versions", "code")}
+        return {key: dict(described[key]) for key in ("asked", "dataset", "versions", "code", "arithmetic")}
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise ExperimentError(
             f"{path} is damaged ({type(error).__name__}: {error}): the search itself is not; "

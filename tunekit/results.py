@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from tunekit import checkpoint, figures, paths
+from tunekit.arithmetic import settled
 from tunekit.config import complete
 from tunekit.confirm import Verdict, default_of, verdict_of, winner_of
 from tunekit.datasets import load_dataset
@@ -46,6 +47,7 @@ class Results:
         self.folder = folder
         self.asked: dict[str, Any] = described["asked"]
         self.versions: dict[str, Any] = described["versions"]
+        self.arithmetic: dict[str, Any] = described["arithmetic"]
         self.metric: str = self.asked["metric"]
         self.mode: str = self.asked["mode"]
         self.described_dataset = Dataset.from_summary(described["dataset"])
@@ -215,7 +217,7 @@ class Results:
         if self.asked["train"]:
             raise ExperimentError("the training loop is not tunekit's: build the model yourself, and load best_state()")
         space = space_from_json(self.asked["space"]) if self._space is None else self._space
-        config = complete(draw_config(space, lambda name, _: trial.params[name]))
+        config = settled(complete(draw_config(space, lambda name, _: trial.params[name])), self.arithmetic)
         return TrainedModel.of(self._state(trial)["model"], config, self.described_dataset)
 
     def _state(self, trial: Trial) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def open_folder(folder: Path, name: str | None, asked: Asked) -> tuple[Path, lis
         if place.exists() and any(name for name in place.iterdir() if name.suffix != paths.ASIDE):
             raise ExperimentError(f"{place} is no experiment, but holds files: choose another name")
         paths.make_private(place)
-        paths.write_json(path, described)
+        paths.write_json(path, {**described, "arithmetic": asked.choices()})
     owner = place.stat()
     if owner.st_uid != os.getuid() or owner.st_mode & 0o022:
         raise ExperimentError(f"{place} can be written by others: chown and chmod 700 it, or choose another name")

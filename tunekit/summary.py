@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tunekit import paths
+from tunekit.arithmetic import speeds
 from tunekit.backbones import backbone_names, backbones
 from tunekit.config import KEYS, complete
 from tunekit.confirm import default_of
@@ -114,11 +116,14 @@ def print_backbone(name: str, image_size: int, channels: int, classes: int) -> N
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("layer", "type", "output shape", "parameters"):
         table.add_column(column, justify="right" if column == "parameters" else "left")
-    *layers, total = describe(complete({"backbone": name}), dataset)
+    config = complete({"backbone": name})
+    *layers, total = describe(config, dataset)
     for layer in layers:
         table.add_row(layer.name, layer.type, str(layer.output_shape), f"{layer.num_parameters:,}")
     Console().print(table)
     print(f"total: {total.num_parameters:,} parameters")
+    for name, speed in speeds(config, dataset).items():
+        print(f"{name}: {speed:,.0f} images/s trained by one {'GPU' if torch.cuda.is_available() else 'core'} here")
 
 
 def print_backbones() -> None:

@@ -39,7 +39,7 @@ def train(config: Config, dataset: Dataset, state: State | None = None) -> Itera
     """
     device = pick_device()
     seed_epoch(config["seed"], 0)
-    model = build_model(config, dataset).to(device).to(memory_format=torch.channels_last)
+    model = build_model(config, dataset).to(device).to(memory_format=memory_format_of(config))
     optimizer = build_optimizer(model, config)
     if state:
         model.load_state_dict(state["model"])
@@ -134,6 +134,7 @@ class Feed:
     def __init__(self, config: Config, dataset: Dataset, split: Split, device: torch.device) -> None:
         self.dataset = dataset
         self.prepare = Preprocessing(config, dataset, device)
+        self.memory_format = memory_format_of(config)
         self.batch_size, self.micro_batches = config["batch_size"], config["micro_batches"]
         self.images, self.targets = torch.from_numpy(split.all_images), torch.from_numpy(split.all_targets)
         self.rows = torch.from_numpy(split.rows)
@@ -164,7 +165,8 @@ class Feed:
 
     def _batch(self, rows: torch.Tensor, training: bool) -> tuple[torch.Tensor, torch.Tensor]:
         images = self.images[rows].to(self.device, non_blocking=True)
-        return self.prepare(images, training), self.targets[rows].to(self.device, non_blocking=True)
+        batch = self.prepare(images, training).contiguous(memory_format=self.memory_format)
+        return batch, self.targets[rows].to(self.device, non_blocking=True)
 
 
 def balancing_weights(targets: np.ndarray, task: str) -> torch.Tensor:
@@ -183,6 +185,11 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32")
+
+
+def memory_format_of(config: Config) -> torch.memory_format:
+    """Return the order in which a config has the pixels of a batch in memory; "auto" is channels_last."""
+    return torch.contiguous_format if config["memory_format"] == "contiguous" else torch.channels_last
 
 
 def pick_device() -> torch.device:

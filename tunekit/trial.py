@@ -17,6 +17,7 @@ import torch
 from ray import tune
 
 from tunekit import checkpoint, paths, training
+from tunekit.arithmetic import Choices, settled
 from tunekit.backbones import Backbone, register_backbone
 from tunekit.config import complete
 from tunekit.datasets import open_dataset
@@ -41,6 +42,7 @@ class TrialSetup:
         max_epochs: the most epochs a trial gets.
         train: a training loop of the form (config, dataset, state=None) -> iterator of (metrics, state).
         num_threads: how many threads torch may use; None leaves it as it is.
+        choices: the arithmetic for configs that leave it open; see `arithmetic.settled`.
         backbones: those that a script registered, by name: a worker knows only what it imports.
     """
 
@@ -52,6 +54,7 @@ class TrialSetup:
     max_epochs: int
     train: TrainFunction = training.train
     num_threads: int | None = 1
+    choices: Choices = field(default_factory=dict)
     backbones: dict[str, Backbone] = field(default_factory=dict)
 
 
@@ -83,7 +86,8 @@ def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
         torch.set_num_threads(setup.num_threads)
     proposal = request["proposal"]
     drawn = draw_config(setup.space, lambda name, _: proposal["params"][name])
-    config = complete(drawn) if setup.train is training.train else {"micro_batches": 1, **drawn}
+    builtin = setup.train is training.train
+    config = settled(complete(drawn), setup.choices) if builtin else {"micro_batches": 1, **drawn}
     config["micro_batches"] *= request["micro_batches"]
     config = {**config, "seed": proposal["seed"], "max_epochs": setup.max_epochs}
     for name, backbone in setup.backbones.items():

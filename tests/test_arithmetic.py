@@ -1,0 +1,101 @@
+"""The arithmetic that trains fastest here: measured once, written down with the experiment, kept by it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import tunekit
+from tunekit.arithmetic import choose, choose_for, measure, settled, speeds
+from tunekit.config import complete
+from tunekit.datasets import Dataset
+from tunekit.datasets.store import cache_folder
+from tunekit.distributions import choice
+
+
+@pytest.fixture
+def dataset():
+    return Dataset.from_arrays(train=(np.zeros((100, 12, 12), np.uint8), np.arange(100) % 2))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def remember(changed):
+    """Change what the cache holds of every measurement."""
+    path = cache_folder() / "speeds.json"
+    path.write_text(json.dumps({key: changed for key in json.loads(path.read_text())}))
+
+
+def test_both_precisions_are_timed_and_the_faster_in_both_layouts(dataset):
+    state = torch.random.get_rng_state()
+    found = measure(complete({"backbone": "lenet"}), dataset, torch.device("cpu"))
+    assert list(found)[:2] == ["float32 channels_last", "bfloat16 channels_last"]
+    faster = max(list(found)[:2], key=found.get).split()[0]
+    assert list(found)[2:] == [f"{faster} contiguous"] and all(speed > 0 for speed in found.values())
+    assert torch.equal(torch.random.get_rng_state(), state)  # nothing is drawn from the numbers of others
+
+
+@pytest.mark.parametrize(
+    ("timed", "fixed", "best"),
+    [
+        ((10, 30, 20), {}, "bfloat16 channels_last"),
+        ((10, 10.5, 9), {}, "float32 channels_last"),  # no gain worth the rounding
+        ((10, 9, 11), {}, "float32 contiguous"),
+        ((10, 30, 20), {"precision": "float32"}, "float32 channels_last"),
+        ((10, 30, 20), {"memory_format": "contiguous"}, "bfloat16 contiguous"),
+    ],
+)
+def test_the_fastest_is_taken_among_what_the_config_leaves_open(timed, fixed, best, dataset, cache):
+    config = complete({"backbone": "mlp", **fixed})
+    speeds(config, dataset)
+    faster = "bfloat16" if timed[1] > timed[0] else "float32"
+    names = ("float32 channels_last", "bfloat16 channels_last", f"{faster} contiguous")
+    remember(dict(zip(names, timed, strict=True)))
+    assert " ".join(choose(config, dataset).values()) == best
+
+
+def test_a_model_of_ones_own_is_measured_anew_when_its_code_changed(dataset, cache):
+    def net(config, dataset):
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 2))
+
+    first = net
+    speeds(complete({"backbone": first}), dataset)
+
+    def net(config, dataset):
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 5), torch.nn.Linear(5, 2))
+
+    speeds(complete({"backbone": net}), dataset)
+    speeds(complete({"backbone": net}), dataset)
+    assert len(json.loads((cache_folder() / "speeds.json").read_text())) == 2
+
+
+def test_a_choice_is_made_for_each_backbone_and_size_and_only_where_it_is_open(dataset, cache):
+    space = {"backbone": choice(["mlp", "lenet"]), "image_size": choice([12, 16])}
+    choices = choose_for(space, dataset)
+    assert len(choices) == 4
+    config = settled(complete({"backbone": "lenet", "image_size": 16}), choices)
+    assert config["precision"] in ("float32", "bfloat16") and config["memory_format"] in ("channels_last", "contiguous")
+    assert choose_for({"precision": "float32", "memory_format": "channels_last"}, dataset) == {}
+
+
+def test_an_experiment_keeps_the_arithmetic_that_it_began_with(cache):
+    slow = {"float32 channels_last": 30.0, "bfloat16 channels_last": 10.0, "float32 contiguous": 1.0}
+    fast = {"float32 channels_last": 10.0, "bfloat16 channels_last": 30.0, "bfloat16 contiguous": 1.0}
+    digits, config = tunekit.load_dataset("digits"), {"backbone": "cnn_small"}
+    speeds(complete(config), digits)
+
+    def losses(name, max_epochs):
+        options = {"max_epochs": max_epochs, "verbose": 0, "name": name, "folder": cache / "experiments"}
+        return list(tunekit.train(config, digits, **options).history["val_loss"])
+
+    remember(fast)
+    in_bfloat16 = losses("fast", 3)
+    remember(slow)
+    assert losses("fast", 3) == in_bfloat16  # not measured again
+    in_float32 = losses("slow", 3)
+    assert in_float32 != in_bfloat16 and in_float32 == pytest.approx(in_bfloat16, rel=0.1)

@@ -1,0 +1,144 @@
+"""Which arithmetic trains fastest on this machine: number format and memory layout, measured, not guessed.
+
+Measured once per machine, backbone and image shape, on a few training steps; kept in the cache folder. An experiment
+writes down what was chosen when it began, and goes on with that.
+"""
+
+import itertools
+import json
+import math
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunekit import paths
+from tunekit.backbones import backbones, build_model, image_shape
+from tunekit.config import DEFAULTS, complete
+from tunekit.datasets.store import cache_folder, locked, read_json
+from tunekit.distributions import label_of
+from tunekit.space import Space, all_values, default_config
+from tunekit.training import autocast, loss_of, memory_format_of, pick_device
+from tunekit.versions import source_of
+
+KEYS = ("backbone", "image_size", "precision", "memory_format")  # of a config: what a choice is for
+Choices = dict[str, dict[str, str]]  # "cnn None auto auto" -> precision and memory_format
+Speeds = dict[str, float]  # "bfloat16 channels_last" -> training images per second
+GAIN = 1.1  # how much faster a lower precision has to be to be worth its rounding
+LEAST_S, LEAST_STEPS = 0.3, 3  # each candidate is timed for so long, or a single step where that takes longer
+MOST_VALUES = 2**17  # of a batch, so that a step of a large model takes no more than a second or two
+
+
+def choose_for(space: Space, dataset: Any) -> Choices:
+    """Return what is chosen for every config of a space that leaves something open: see `settled`."""
+    axes = {key: all_values(space, key, DEFAULTS[key]) for key in KEYS}
+    configs = (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
+    base = complete(default_config(space, DEFAULTS))
+    return {_name(config): choose({**base, **config}, dataset) for config in configs if "auto" in config.values()}
+
+
+def settled(config: dict[str, Any], choices: Choices) -> dict[str, Any]:
+    """Return a config with the precision and memory_format that were chosen for it, where it says "auto"."""
+    return {**config, **choices.get(_name(config), {})}
+
+
+def choose(config: dict[str, Any], dataset: Any) -> dict[str, str]:
+    """Return the precision and memory_format with which a config trains fastest here.
+
+    Args:
+        config: complete; what it fixes itself, holds.
+        dataset: a Dataset, for the shape of its images.
+
+    Returns:
+        precision: "float32" or "bfloat16", and memory_format: "channels_last" or "contiguous".
+    """
+    fixed = {key: config[key] for key in ("precision", "memory_format") if config[key] != "auto"}
+    measured = speeds(config, dataset)
+    allowed = {name: speed for name, speed in measured.items() if set(fixed.values()) <= set(name.split())}
+    if not allowed:  # a layout that was fixed by hand, and timed in the other precision alone
+        return {"precision": "float32", **fixed}
+    best = max(allowed, key=lambda name: allowed[name] / (GAIN if name.startswith("bfloat16") else 1.0))
+    return dict(zip(("precision", "memory_format"), best.split(), strict=True))
+
+
+def speeds(config: dict[str, Any], dataset: Any) -> Speeds:
+    """Return how many images a second a config trains with each arithmetic: from the cache, or measured now."""
+    device = pick_device()
+    key = _key(config, dataset, device)
+    path = cache_folder() / "speeds.json"
+    known = (read_json(path) or {}) if key else {}
+    if key in known:
+        return known[key]
+    found = measure(config, dataset, device)
+    if key:
+        with locked("speeds"):
+            paths.write_json(path, {**(read_json(path) or {}), key: found})
+    return found
+
+
+def measure(config: dict[str, Any], dataset: Any, device: torch.device) -> Speeds:
+    """Time training steps on one thread in float32 and bfloat16, and the faster of the two in the other layout."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as trials do
+    try:
+        with torch.random.fork_rng(devices=[]):
+            found = {f"{name} channels_last": _time(config, dataset, device, name) for name in ("float32", "bfloat16")}
+            faster = max(found, key=lambda name: found[name]).split()[0]
+            found[f"{faster} contiguous"] = _time(config, dataset, device, faster, "contiguous")
+    finally:
+        torch.set_num_threads(threads)
+    return found
+
+
+def _time(
+    config: dict[str, Any], dataset: Any, device: torch.device, precision: str, layout: str = "channels_last"
+) -> float:
+    config = {**config, "precision": precision, "memory_format": layout, "pretrained": False}
+    shape = image_shape(config, dataset)
+    count = max(4, min(64, MOST_VALUES // math.prod(shape)))
+    model = build_model(config, dataset).to(device).to(memory_format=memory_format_of(config)).train()
+    images = torch.randn(count, *shape, device=device).contiguous(memory_format=memory_format_of(config))
+    regression = dataset.task == "regression"
+    targets = torch.zeros(count, device=device, dtype=torch.float32 if regression else torch.int64)
+
+    def step() -> float:
+        began = time.perf_counter()
+        with autocast(config, device):
+            outputs = model(images)
+        loss_of(outputs, targets).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - began
+
+    first = step()  # slower than the rest: memory is taken, kernels are chosen
+    taken = [step()]
+    while first < LEAST_S and (len(taken) < LEAST_STEPS or sum(taken) < LEAST_S):
+        taken.append(step())
+    return count / min(taken)
+
+
+def _name(config: dict[str, Any]) -> str:
+    return " ".join(str(label_of(config[key])) for key in KEYS)
+
+
+def _key(config: dict[str, Any], dataset: Any, device: torch.device) -> str:
+    """Return what a measurement is of; nothing for a model whose code cannot be told from another's."""
+    backbone = config["backbone"]
+    function = backbone if callable(backbone) else backbones[backbone] if backbone in backbones else None  # noqa: SIM401 - no dict
+    source = source_of(function) if function is not None else ""
+    if source is None:
+        return ""
+    shape, train = image_shape(config, dataset), config["freeze"] or "all"
+    return json.dumps([machine(device), torch.__version__, label_of(backbone), source, shape, train, dataset.task])
+
+
+def machine(device: torch.device) -> str:
+    """Return the name of the processor that a device is."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()} {torch.backends.cpu.get_cpu_capability()}"
