@@ -11,7 +11,8 @@ from tunekit import checkpoint
 from tunekit.backbones import build_model
 from tunekit.config import complete
 from tunekit.datasets import Dataset, load_dataset
-from tunekit.training import Feed, balancing_weights, derive_seed, loss_of, measure, predict, train
+from tunekit.feeds import Feed, balancing_weights
+from tunekit.training import derive_seed, loss_of, measure, predict, train
 
 CPU = torch.device("cpu")
 

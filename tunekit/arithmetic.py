@@ -19,8 +19,9 @@ from tunekit.backbones import backbones, build_model, image_shape
 from tunekit.config import DEFAULTS, complete
 from tunekit.datasets.store import cache_folder, locked, read_json
 from tunekit.distributions import label_of
+from tunekit.feeds import autocast, memory_format_of
 from tunekit.space import Space, all_values, default_config
-from tunekit.training import autocast, loss_of, memory_format_of, pick_device
+from tunekit.training import loss_of, pick_device
 from tunekit.versions import source_of
 
 KEYS = ("backbone", "image_size", "precision", "memory_format")  # of a config: what a choice is for

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tunekit.errors import DataError
+from tunekit.errors import ConfigError, DataError
 from tunekit.safe_text import printable
 
 Experiment = Annotated[Path, typer.Argument(help="An experiment's folder.")]
@@ -122,6 +122,23 @@ def download(
     print(f"{loaded.name}: {loaded.num_images} images in {data_dir}")
 
 
+def cache(what: Annotated[str, typer.Argument(help="list, or clear.")] = "list") -> None:
+    """Show what is kept of data on this machine, or delete it: it comes back when it is needed."""
+    from tunekit.datasets.cache import clear, entries
+    from tunekit.datasets.store import cache_folder
+
+    if what == "clear":
+        print(f"{clear():.3f} GB freed in {cache_folder()}")
+    elif what == "list":
+        found = entries()
+        for entry in found:
+            size = f"{entry['kind']:<10}{entry['size_gb']:>9.3f} GB {entry['num_images']:>9} images"
+            print(f"{size}  {printable(entry['name'])}")
+        print(f"{sum(entry['size_gb'] for entry in found):.3f} GB in {cache_folder()}")
+    else:
+        raise ConfigError(f"cache takes list or clear, but got {what!r}")
+
+
 def sync(
     experiment: Experiment,
     tracker: Annotated[str, typer.Option(help="Its name.")] = "wandb",
@@ -141,4 +158,4 @@ def repair(experiment: Experiment) -> None:
         print(line)
 
 
-COMMANDS = (test, results, predict, export, check, sync, repair, describe, datasets, spaces, download)
+COMMANDS = (test, results, predict, export, check, cache, sync, repair, describe, datasets, spaces, download)

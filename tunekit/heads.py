@@ -43,8 +43,28 @@ def last_layer(model: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d] | None:
     return layers[-1] if layers else None
 
 
+def head_of(model: nn.Module) -> str:
+    """Return the name of a model's head: the outermost part that holds the last layer but not all parameters.
+
+    Raises:
+        ConfigError: the model has no parameters but its last layer's.
+
+    Example:
+        >>> head_of(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)))
+        '2'
+    """
+    last = last_layer(model)
+    parts = last[0].split(".") if last else []
+    paths = [".".join(parts[: depth + 1]) for depth in range(len(parts))]
+    num_all = sum(1 for _ in model.parameters())
+    head = next((path for path in paths if sum(1 for _ in model.get_submodule(path).parameters()) < num_all), None)
+    if head is None:
+        raise ConfigError("freeze='backbone' leaves nothing frozen: the model has no parameters but its last layer's")
+    return head
+
+
 def freeze_backbone(model: nn.Module) -> None:
-    """Train the head alone: the outermost part of the model that holds the last layer but not all parameters.
+    """Train the head alone: see `head_of`.
 
     The rest stays in eval mode too (before each forward: `model.train()` would undo it), so that frozen batch
     norms keep their statistics. Source: the fine-tuning guide of Keras, "Transfer learning & fine-tuning".
@@ -61,13 +81,7 @@ def freeze_backbone(model: nn.Module) -> None:
         >>> [name for name, value in model.named_parameters() if value.requires_grad]
         ['2.weight', '2.bias']
     """
-    last = last_layer(model)
-    parts = last[0].split(".") if last else []
-    paths = [".".join(parts[: depth + 1]) for depth in range(len(parts))]
-    num_all = sum(1 for _ in model.parameters())
-    head = next((path for path in paths if sum(1 for _ in model.get_submodule(path).parameters()) < num_all), None)
-    if head is None:
-        raise ConfigError("freeze='backbone' leaves nothing frozen: the model has no parameters but its last layer's")
+    head = head_of(model)
     model.requires_grad_(False)
     model.get_submodule(head).requires_grad_(True)
     model.register_forward_pre_hook(functools.partial(_rest_in_eval, head))

@@ -22,6 +22,7 @@ from tunekit.datasets.base import Dataset
 from tunekit.datasets.decoding import Preparation, decode_files
 from tunekit.datasets.listing import shown
 from tunekit.errors import CheckpointError, ConfigError, DataError
+from tunekit.feeds import autocast
 from tunekit.metrics import classification_report, pairwise_accuracy
 from tunekit.preprocessing import Preprocessing
 
@@ -81,7 +82,7 @@ class TrainedModel:
         outputs = []
         with torch.inference_mode():
             for part in torch.from_numpy(pixels).split(256):
-                with training.autocast(self.config, torch.device("cpu")):
+                with autocast(self.config, torch.device("cpu")):
                     outputs.append(self.module(prepare(part)).float())
         frame = _frame(torch.cat(outputs), self.dataset)
         if names:

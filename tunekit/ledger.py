@@ -47,6 +47,7 @@ class Ledger:
         self._backup: Backup | None = None
         self._lock = _take_lock(folder) if write else None
         try:
+            self._check_log()
             backed_up = last_number(paths.backup_db(folder))  # before the ledger's own, which is never behind it
             self._connection = self._open_to_write() if write else self._open_to_read()
             number, at_s = self._last()
@@ -68,7 +69,8 @@ class Ledger:
 
     def _open_to_write(self) -> sqlite3.Connection:
         path = paths.ledger_db(self.folder)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with paths.writing(path):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = connect(path)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")  # a commit is on disk when it returns
@@ -95,11 +97,18 @@ class Ledger:
         row = self._connection.execute("SELECT number, at_s FROM events ORDER BY number DESC LIMIT 1").fetchone()
         return row or (0, 0.0)
 
+    def _check_log(self) -> None:
+        """SQLite deletes the log of a file that is empty: what it holds would be lost to a repair."""
+        path = paths.ledger_db(self.folder)
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size and not (path.exists() and path.stat().st_size):
+            raise self._damaged("it is empty, but SQLite's log of it is not")
+
     def _check_pages(self) -> None:
         assert self._connection is not None
         found = self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if found != "ok":
-            raise self._damaged(found)
+            raise self._damaged(found.splitlines()[-1])
 
     @property
     def now_s(self) -> float:

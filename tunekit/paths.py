@@ -114,12 +114,14 @@ def link_atomic(path: Path, name: Path) -> None:
         shutil.copyfile(path, aside)
         flush(aside)
     aside.replace(name)
+    aside.unlink(missing_ok=True)  # where both were names of one file already, replace does nothing
 
 
-def remove_asides(folder: Path) -> None:
-    """Delete what a process that was killed had begun to write, in a folder and those below it."""
-    for path in folder.rglob(f".*{ASIDE}*"):
-        path.unlink(missing_ok=True)
+def remove_asides(experiment: Path) -> None:
+    """Delete what a process that was killed had begun to write, in an experiment's folder and its trials'."""
+    for folder in (experiment, *experiment.glob("trials/*")):
+        for path in folder.glob(f"*{ASIDE}*"):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

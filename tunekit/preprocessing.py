@@ -40,8 +40,13 @@ class Preprocessing:
 
 def random_flip(batch: torch.Tensor) -> torch.Tensor:
     """Mirror each image (N, C, H, W) left to right with a chance of one half."""
-    mirrored = torch.rand(len(batch), device=batch.device) < 0.5
+    mirrored = draw_mirrored(len(batch), batch.device)
     return torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
+
+
+def draw_mirrored(count: int, device: torch.device) -> torch.Tensor:
+    """Return which of so many images are mirrored, bool (count,): each with a chance of one half."""
+    return torch.rand(count, device=device) < 0.5
 
 
 def random_shift(batch: torch.Tensor) -> torch.Tensor:

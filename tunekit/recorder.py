@@ -40,6 +40,8 @@ class Recorder:
         for trial in trials:
             if trial.state in ("finished", "stopped"):
                 self.kept.consider(trial)
+            elif trial.state in ("failed", "diverged"):
+                delete_checkpoints(paths.trial_folder(ledger.folder, trial.number))
         self.interrupted = ""  # why the search ends at the next opportunity
         self.signal = 0  # the number of the signal that said so
         self.note = ""  # what people should know of how the search ended

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -56,7 +57,7 @@ def repair(folder: str | Path) -> list[str]:
 
 def _rebuild(folder: Path) -> list[str]:
     path = paths.ledger_db(folder)
-    whole, saved = _whole_rows(path), _whole_rows(paths.backup_db(folder))
+    whole, saved = _rows_behind_the_first_page(folder) | _whole_rows(path), _whole_rows(paths.backup_db(folder))
     rows = _consistent(saved | whole)
     extra = _from_checkpoints(folder, trials_from(map(event_of, rows)), rows)
     last = max([last_number(path), last_number(paths.backup_db(folder)), *saved, *whole])
@@ -71,6 +72,27 @@ def _rebuild(folder: Path) -> list[str]:
         f"{last - len(rows)} events are lost: trials whose end was among them go on from their last checkpoint",
         f"a copy of the damaged file is {kept.name}; run the same command again to go on",
     ]
+
+
+def _rows_behind_the_first_page(folder: Path) -> dict[int, Row]:
+    """Return what can be read when the backup's first page, which tells of the others, is put in place of the ledger's.
+
+    Where the ledger is cut short, the backup's pages go on; SQLite's log is played back over all.
+    """
+    path, backup = paths.ledger_db(folder), paths.backup_db(folder)
+    if not backup.exists():
+        return {}
+    saved, damaged = backup.read_bytes(), path.read_bytes() if path.exists() else b""
+    page = int.from_bytes(saved[16:18], "big") or 4096
+    whole = max(page, len(damaged) // page * page)
+    mixed = bytearray(saved[:page] + damaged[page:whole] + saved[whole:])
+    mixed[92:96] = bytes(4)  # how many pages there are is no longer what the first page says
+    with tempfile.TemporaryDirectory(prefix="tunekit-repair-") as scratch:
+        rows = Path(scratch) / path.name
+        rows.write_bytes(mixed)
+        with suppress(FileNotFoundError):
+            shutil.copy(path.with_name(f"{path.name}-wal"), scratch)
+        return _whole_rows(rows)
 
 
 def _whole_rows(path: Path) -> dict[int, Row]:

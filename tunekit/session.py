@@ -72,7 +72,8 @@ def session(place: Path, limits: dict[str, Any]) -> Iterator[Ledger]:
     """Open the ledger for a while, alone."""
     ledger = Ledger(place, write=True)
     try:
-        paths.remove_asides(place)
+        with paths.writing(place):
+            paths.remove_asides(place)
         ledger.append("opened", {**who_am_i(), **limits})
         yield ledger
     finally:

@@ -1,20 +1,19 @@
 """The epoch loop: a generator that trains and validates, and knows nothing of Ray, folders or searches."""
 
 import hashlib
-import itertools
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional
 
 from tunekit.backbones import build_model
 from tunekit.datasets.base import Dataset, Split
+from tunekit.feeds import Feed, autocast, memory_format_of
+from tunekit.frozen import frozen_features
 from tunekit.metrics import classification_metrics, regression_metrics
 from tunekit.optimization import build_optimizer, learning_rate
-from tunekit.preprocessing import Preprocessing
 
 Config = dict[str, Any]
 State = dict[str, Any]
@@ -44,13 +43,16 @@ def train(config: Config, dataset: Dataset, state: State | None = None) -> Itera
     if state:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-    feed = Feed(config, dataset, dataset.train, device)
+    frozen = frozen_features(model, config, dataset, device)
+    network = frozen.head if frozen else model
+    feed = Feed(config, dataset, dataset.train, device, frozen and frozen.train)
+    val_feed = Feed(config, dataset, dataset.val, device, frozen and frozen.val)
     for epoch in range(state["epoch"] + 1 if state else 1, config["max_epochs"] + 1):
         began = time.perf_counter()
         seed_epoch(config["seed"], epoch)
-        trained = train_epoch(model, optimizer, feed, config, epoch)
+        trained = train_epoch(network, optimizer, feed, config, epoch)
         trained_s = time.perf_counter() - began
-        outputs, targets = predict(model, config, dataset, dataset.val)
+        outputs, targets = outputs_of(network, config, val_feed)
         metrics = {
             "epoch": epoch,
             **{f"train_{name}": value for name, value in trained.items()},
@@ -63,26 +65,26 @@ def train(config: Config, dataset: Dataset, state: State | None = None) -> Itera
 
 
 def train_epoch(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, feed: "Feed", config: Config, epoch: int
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, feed: Feed, config: Config, epoch: int
 ) -> Metrics:
     """Do one pass over train and return its metrics, averaged over its images as each was seen."""
     model.train()
     losses, outputs_seen, targets_seen = [], [], []
     steps = feed.num_steps
-    for step, (images, targets) in enumerate(feed.shuffled()):
+    for step, (inputs, targets) in enumerate(feed.shuffled()):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, epoch - 1 + step / steps)
         optimizer.zero_grad(set_to_none=True)
-        for part, part_targets in micro_batches(images, targets, config["micro_batches"]):
-            with autocast(config, images.device):
+        for part, part_targets in micro_batches(inputs, targets, config["micro_batches"]):
+            with autocast(config, inputs.device):
                 outputs = model(part)
-            loss = loss_of(outputs, part_targets, config["label_smoothing"]) * (len(part) / len(images))
+            loss = loss_of(outputs, part_targets, config["label_smoothing"]) * (len(part) / len(inputs))
             loss.backward()
-            losses.append(loss.detach() * len(images))  # not .item(): that would wait for the device at every step
+            losses.append(loss.detach() * len(inputs))  # not .item(): that would wait for the device at every step
             outputs_seen.append(outputs.detach().float())
         optimizer.step()
         targets_seen.append(targets)
-    measured = measure(torch.cat(outputs_seen), torch.cat(targets_seen), feed.dataset.task)
+    measured = measure(torch.cat(outputs_seen), torch.cat(targets_seen), feed.task)
     return {**measured, "loss": (torch.stack(losses).sum() / feed.num_images).item()}
 
 
@@ -100,13 +102,17 @@ def predict(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a model's outputs, float32 (N, num_outputs), for all images of a split, and their targets (N,)."""
     device = next(model.parameters()).device
-    feed = Feed(config, dataset, split, device)
+    return outputs_of(model, config, Feed(config, dataset, split, device))
+
+
+def outputs_of(model: torch.nn.Module, config: Config, feed: Feed) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a model's outputs, float32 (N, num_outputs), for all that a feed gives, and the targets (N,)."""
     model.eval()
     outputs, targets = [], []
     with torch.inference_mode():
-        for images, batch_targets in feed.in_order():
-            with autocast(config, device):
-                outputs.append(model(images).float())
+        for inputs, batch_targets in feed.in_order():
+            with autocast(config, feed.device):
+                outputs.append(model(inputs).float())
             targets.append(batch_targets)
     return torch.cat(outputs), torch.cat(targets)
 
@@ -126,70 +132,6 @@ def loss_of(outputs: torch.Tensor, targets: torch.Tensor, label_smoothing: float
     if targets.is_floating_point():
         return functional.mse_loss(outputs.float().reshape(targets.shape), targets)
     return functional.cross_entropy(outputs.float(), targets, label_smoothing=label_smoothing)
-
-
-class Feed:
-    """Batches of one split, ready for the model on its device."""
-
-    def __init__(self, config: Config, dataset: Dataset, split: Split, device: torch.device) -> None:
-        self.dataset = dataset
-        self.prepare = Preprocessing(config, dataset, device)
-        self.memory_format = memory_format_of(config)
-        self.batch_size, self.micro_batches = config["batch_size"], config["micro_batches"]
-        self.images, self.targets = torch.from_numpy(split.all_images), torch.from_numpy(split.all_targets)
-        self.rows = torch.from_numpy(split.rows)
-        self.weights = balancing_weights(split.targets, dataset.task) if config["oversample"] else None
-        self.device = device
-        self.num_images = len(split)
-
-    @property
-    def num_steps(self) -> int:
-        """How many batches `shuffled` gives: a last batch of one image joins the one before it."""
-        return max(1, (self.num_images + self.batch_size - 2) // self.batch_size)
-
-    def shuffled(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield (images, targets) in random order, each image once; with oversample, drawn by weight."""
-        if self.weights is None:
-            order = torch.randperm(self.num_images)
-        else:
-            order = torch.multinomial(self.weights, self.num_images, replacement=True)
-        starts = range(0, self.num_images, self.batch_size)[: self.num_steps]
-        for start, end in itertools.pairwise([*starts, self.num_images]):
-            yield self._batch(self.rows[order[start:end]], training=True)
-
-    def in_order(self, most_pixels: int = 2**19) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield (images, targets) in the split's order, in batches as large as the caches like."""
-        size = self.prepare.size or max(self.images.shape[1:3])
-        for rows in self.rows.split(max(32, most_pixels // size**2) // self.micro_batches or 1):
-            yield self._batch(rows, training=False)
-
-    def _batch(self, rows: torch.Tensor, training: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        images = self.images[rows].to(self.device, non_blocking=True)
-        batch = self.prepare(images, training).contiguous(memory_format=self.memory_format)
-        return batch, self.targets[rows].to(self.device, non_blocking=True)
-
-
-def balancing_weights(targets: np.ndarray, task: str) -> torch.Tensor:
-    """Return a weight per image (N,) that gives each class, or each tenth of the range of values, the same chance."""
-    if task == "classification":
-        bins = targets
-    else:
-        edges = np.linspace(targets.min(), targets.max(), 11)[1:-1]
-        bins = np.digitize(targets, edges)
-    return torch.from_numpy(1 / np.bincount(bins)[bins])
-
-
-def autocast(config: Config, device: torch.device) -> torch.autocast:
-    """Return the context in which the config's precision holds."""
-    precision = config["precision"]
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32")
-
-
-def memory_format_of(config: Config) -> torch.memory_format:
-    """Return the order in which a config has the pixels of a batch in memory; "auto" is channels_last."""
-    return torch.contiguous_format if config["memory_format"] == "contiguous" else torch.channels_last
 
 
 def pick_device() -> torch.device:

@@ -100,6 +100,8 @@ def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
             keep_newest(folder, history, setup.metric, setup.mode)  # the last attempt may have ended before it did
     for warning in warnings:
         yield {"kind": "warned", "text": warning}
+    if len(history) >= setup.max_epochs:  # it was killed between its last epoch and its end
+        return
     training.seed_epoch(config["seed"], len(history))  # for a loop that does not: this process ran other trials
     for yielded in setup.train(config, dataset, state):
         metrics, state_after = checked_pair(yielded)

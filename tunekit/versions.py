@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import inspect
+import os
 import platform
 import subprocess
 from collections.abc import Callable, Mapping
@@ -27,7 +28,8 @@ def git_commit(folder: Path) -> str | None:
     """Return the commit that is checked out in a folder, with "+" if files differ from it; None outside of git."""
     try:
         describe = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-        answer = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=False)
+        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # we only look: nothing in the repository changes
+        answer = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=False, env=environment)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() or None

@@ -95,7 +95,7 @@ def entries() -> list[dict[str, Any]]:
     found = []
     for kind in KINDS:
         for path in sorted((cache_folder() / kind).iterdir()):
-            described = read_json(path / f"{dict(pools='pool', datasets='dataset', files='decoded')[kind]}.json") or {}
+            described = read_json(path / KINDS[kind]) or {}
             size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
             shape = described.get("shape") or [0]
             name = described.get("name", path.name)

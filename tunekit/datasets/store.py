@@ -3,11 +3,13 @@
     ~/.cache/tunekit/            or $XDG_CACHE_HOME/tunekit; mode 0700
       pools/<hash of the pixels>/       images.npy, pool.json          the images of a dataset, stored once
       datasets/<fingerprint>-<hash>/    targets.npy, rows-*.npy, dataset.json    what open_dataset() reads; small
+      features/<hash of what they depend on>/   train.npy, val.npy, features.json    of a frozen backbone; frozen.py
       files/<hash of the manifest>/     decoded.json                   which files on disk gave which pool
       locks/
 
 Nothing here is a pickle, and nothing is trusted because it is there: sizes and headers are checked at each opening. An
-entry is written aside, synced and renamed, so it is whole or absent; deleting any of it costs time only.
+entry is written aside, synced and renamed, so it is whole or absent; deleting any of it costs time only, and what was
+not used for longest is deleted where the cache would grow beyond its limit.
 """
 
 import fcntl
@@ -15,8 +17,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,10 @@ import numpy as np
 from tunekit.datasets.arrays import array_hash
 from tunekit.errors import DataError
 
-KINDS = ("pools", "datasets", "files")
+KINDS = {"pools": "pool.json", "datasets": "dataset.json", "files": "decoded.json", "features": "features.json"}
+MOST_GB = 50.0  # that the cache holds, unless TUNEKIT_CACHE_GB says otherwise: what was not used for longest goes
+IN_USE_S = 24 * 3600  # an entry that was used so lately stays, whatever the limit
+HASHED_BYTES = 2**31  # a pool up to this size is checked by its hash where it stands in for files; that takes seconds
 
 
 def cache_folder() -> Path:
@@ -63,7 +69,9 @@ def store_images(images: np.ndarray) -> Path:
 def new_pool(shape: tuple[int, ...]) -> Iterator[tuple[Path, Callable[[], Path]]]:
     """Give an empty images.npy of a shape, and a function that stores it under its hash and returns the folder."""
     pools = cache_folder() / "pools"
-    needed, free = int(np.prod(shape)), shutil.disk_usage(pools).free
+    needed = int(np.prod(shape))
+    make_room(needed)
+    free = shutil.disk_usage(pools).free
     if needed > free:
         raise DataError(f"the cache {pools} needs {needed / 1e9:.1f} GB for images, and has {free / 1e9:.1f} GB free")
     with tempfile.TemporaryDirectory(dir=pools, prefix=".new-", ignore_cleanup_errors=True) as made:
@@ -91,9 +99,13 @@ def open_images(pool: Path) -> np.ndarray:
 def read_decoded(key: str) -> dict[str, Any] | None:
     """Return what is known of the files of a manifest, with "pool" a whole pool's folder; None if nothing is."""
     known = read_json(cache_folder() / "files" / key / "decoded.json")
-    if known is None or not pool_is_whole(cache_folder() / "pools" / str(known.get("pool"))):
+    pool = cache_folder() / "pools" / str(known and known.get("pool"))
+    if known is None or not pool_is_whole(pool):
         return None
-    return known | {"pool": cache_folder() / "pools" / known["pool"]}
+    images = open_images(pool)
+    if images.nbytes <= HASHED_BYTES and array_hash(images) != pool.name:
+        return None  # damaged: decoded anew
+    return known | {"pool": pool}
 
 
 def write_decoded(key: str, pool: Path, known: dict[str, Any]) -> None:
@@ -142,12 +154,38 @@ def pool_is_whole(pool: Path) -> bool:
     return images.dtype == np.uint8 and list(images.shape) == described["shape"] and described["hash"] == pool.name
 
 
+def make_room(num_bytes: int) -> None:
+    """Delete the entries that were not used for longest, until so many bytes more are within the cache's limit.
+
+    Raises:
+        DataError: TUNEKIT_CACHE_GB is no number.
+    """
+    text = os.environ.get("TUNEKIT_CACHE_GB") or str(MOST_GB)
+    try:
+        limit = float(text) * 1e9
+    except ValueError:
+        raise DataError(f"TUNEKIT_CACHE_GB must be a number of gigabytes, but is {text!r}") from None
+    found = [path for kind, name in KINDS.items() for path in (cache_folder() / kind).glob(f"*/{name}")]
+    sizes = {path: sum(file.stat().st_size for file in path.parent.iterdir()) for path in found}
+    used = {path: path.stat().st_mtime for path in found}
+    too_much = sum(sizes.values()) + num_bytes - limit
+    for path in sorted(found, key=used.__getitem__):
+        if too_much <= 0 or time.time() - used[path] < IN_USE_S:
+            return
+        shutil.rmtree(path.parent, ignore_errors=True)
+        too_much -= sizes[path]
+
+
 def sizes_match(folder: Path, described: dict[str, Any]) -> bool:
     """Return whether an entry's files have the lengths that its description says."""
     try:
-        return all((folder / name).stat().st_size == size for name, size in described["bytes"].items())
+        whole = all((folder / name).stat().st_size == size for name, size in described["bytes"].items())
     except (OSError, KeyError, AttributeError):
         return False
+    for name in set(KINDS.values()) if whole else ():
+        with suppress(OSError):  # so that `make_room` knows when it was used
+            os.utime(folder / name)
+    return whole
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

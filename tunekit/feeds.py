@@ -1,0 +1,107 @@
+"""Batches of a split, ready for a model on its device: images prepared a whole batch at a time, or features."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from tunekit.datasets.base import Dataset, Split
+from tunekit.preprocessing import Preprocessing, draw_mirrored
+
+GPU_SHARE = 0.4  # of a GPU's free memory, at most, holds a dataset whole
+BYTES_AHEAD = 2**26  # of pinned memory, at most, for the batch that is on its way to a GPU
+
+
+class Feed:
+    """Batches of one split.
+
+    Args:
+        config: its batch_size, micro_batches, oversample, memory_format and what `Preprocessing` takes.
+        dataset: which the split is of.
+        split: which images.
+        device: where the batches are to be.
+        features: float32 (V, N, ...), what a frozen backbone makes of the split's images, to be given in their place;
+            V is 2 where the second are of the images mirrored, which training draws among.
+    """
+
+    def __init__(
+        self, config: dict[str, Any], dataset: Dataset, split: Split, device: torch.device,
+        features: torch.Tensor | None = None,
+    ) -> None:  # fmt: skip
+        self.prepare = Preprocessing(config, dataset, device) if features is None else None
+        self.memory_format = memory_format_of(config)
+        self.batch_size, self.micro_batches = config["batch_size"], config["micro_batches"]
+        self.weights = balancing_weights(split.targets, dataset.task) if config["oversample"] else None
+        self.task, self.device, self.num_images = dataset.task, device, len(split)
+        if features is None:
+            self.inputs, self.targets = torch.from_numpy(split.all_images), torch.from_numpy(split.all_targets)
+            self.rows = torch.from_numpy(split.rows)
+        else:
+            self.inputs, self.targets = features, torch.from_numpy(split.targets)
+            self.rows = torch.arange(self.num_images)
+        if device.type == "cuda" and self.inputs.nbytes < GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+            self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
+            self.rows = self.rows.to(device)
+
+    @property
+    def num_steps(self) -> int:
+        """How many batches `shuffled` gives: a last batch of one image joins the one before it."""
+        return max(1, (self.num_images + self.batch_size - 2) // self.batch_size)
+
+    def shuffled(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (inputs, targets) in random order, each image once; with oversample, drawn by weight."""
+        if self.weights is None:
+            order = torch.randperm(self.num_images)
+        else:
+            order = torch.multinomial(self.weights, self.num_images, replacement=True)
+        order = order.to(self.rows.device)
+        starts = range(0, self.num_images, self.batch_size)[: self.num_steps]
+        for start, end in itertools.pairwise([*starts, self.num_images]):
+            yield self._batch(self.rows[order[start:end]], training=True)
+
+    def in_order(self, most_pixels: int = 2**19) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (inputs, targets) in the split's order, in batches as large as the caches like."""
+        size = self.prepare.size or max(self.inputs.shape[1:3]) if self.prepare else 1
+        for rows in self.rows.split(max(32, most_pixels // size**2) // self.micro_batches or 1):
+            yield self._batch(rows, training=False)
+
+    def _batch(self, rows: torch.Tensor, training: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        targets = self._to_device(self.targets[rows])
+        if self.prepare is not None:
+            inputs = self.prepare(self._to_device(self.inputs[rows]), training)
+            return inputs.contiguous(memory_format=self.memory_format), targets
+        if training and len(self.inputs) == 2:
+            views = draw_mirrored(len(rows), self.device).to(rows.device).long()
+            return self._to_device(self.inputs[views, rows]), targets
+        return self._to_device(self.inputs[0, rows]), targets
+
+    def _to_device(self, part: torch.Tensor) -> torch.Tensor:
+        """Move a part of the data; from pinned memory, so that a GPU goes on computing meanwhile."""
+        if self.device.type == "cuda" and part.device.type == "cpu" and part.nbytes < BYTES_AHEAD:
+            part = part.pin_memory()
+        return part.to(self.device, non_blocking=True)
+
+
+def balancing_weights(targets: np.ndarray, task: str) -> torch.Tensor:
+    """Return a weight per image (N,) that gives each class, or each tenth of the range of values, the same chance."""
+    if task == "classification":
+        bins = targets
+    else:
+        edges = np.linspace(targets.min(), targets.max(), 11)[1:-1]
+        bins = np.digitize(targets, edges)
+    return torch.from_numpy(1 / np.bincount(bins)[bins])
+
+
+def autocast(config: dict[str, Any], device: torch.device) -> torch.autocast:
+    """Return the context in which the config's precision holds."""
+    precision = config["precision"]
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32")
+
+
+def memory_format_of(config: dict[str, Any]) -> torch.memory_format:
+    """Return the order in which a config has the pixels of a batch in memory; "auto" is channels_last."""
+    return torch.contiguous_format if config["memory_format"] == "contiguous" else torch.channels_last
