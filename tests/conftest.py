@@ -1,4 +1,4 @@
-"""What tests share: one Ray for the whole session, one cache, and where real data lies."""
+"""What tests share: one Ray for the whole session, and where real data lies."""
 
 import os
 from collections.abc import Iterator
@@ -9,19 +9,6 @@ import pytest
 from tunekit.cluster import ray_session
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of the session's own: nothing is left of the tests, and nothing left from before helps them."""
-    folder = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(folder)
-    yield folder
-    if before is None:
-        del os.environ["XDG_CACHE_HOME"]
-    else:
-        os.environ["XDG_CACHE_HOME"] = before
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from tunekit.errors import ConfigError, SpaceError, TunekitError, UnknownNameErr
 from tunekit.grids import grid_configs
 from tunekit.proposer import Proposer
 from tunekit.quantiles import quantile, share_below
-from tunekit.space import all_values, as_json, check_space, default_config, draw_config, params_of, space_from_json
+from tunekit.space import all_values, check_space, default_config, draw_config, params_of
+from tunekit.space_json import as_json, space_from_json
 from tunekit.sweep_parameters import DISTRIBUTIONS, read_parameter
 from tunekit.sweeps import is_sweep, read_sweep
 

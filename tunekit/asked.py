@@ -18,7 +18,8 @@ from tunekit.proposer import Proposer
 from tunekit.safe_text import is_secret, secrets_of
 from tunekit.schedulers import find_scheduler
 from tunekit.scores import DEFAULT_METRIC, HIGHER_IS_BETTER, metric_names
-from tunekit.space import Config, Space, all_keys, all_values, as_json, default_config, has_grid, leaves
+from tunekit.space import Config, Space, all_keys, all_values, default_config, has_grid, leaves
+from tunekit.space_json import as_json
 from tunekit.spaces import find_space
 from tunekit.trial import TrainFunction
 from tunekit.versions import source_of

@@ -1,6 +1,5 @@
 """The command line: the same names as in Python, with dashes. Every mistake is one line and exit status 2."""
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -185,17 +184,14 @@ def _dataset(dataset: str, options: list[str] | None, data_dir: Path | None, spl
 
 
 def _values(pairs: list[str]) -> dict[str, Any]:
-    import yaml
+    from tunekit.yaml_files import number_of, parse_yaml
 
     config = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"a value is given as key=value, but got {pair!r}")
-        config[key] = yaml.safe_load(value)
-        if isinstance(config[key], str):
-            with contextlib.suppress(ValueError):
-                config[key] = float(value)  # YAML reads 1e-3 as text
+        config[key] = number_of(parse_yaml(value.encode(errors="surrogateescape"), f"the value of {key}"))
     return config
 
 

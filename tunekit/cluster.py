@@ -4,20 +4,24 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import stat
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.tune.execution import class_cache
 
-from tunekit import paths
 from tunekit.errors import ClusterError, ExperimentError
 from tunekit.locks import take_lock
+from tunekit.safe_text import is_secret
 from tunekit.trackers import trackers
 
 # What Ray reads from the environment when it is imported or started; set only while we use it.
@@ -33,7 +37,10 @@ SETTINGS: dict[str, str | None] = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000000",
 }
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
 SCRATCH = "tunekit-"  # begins the names of our scratch folders
+LONGEST_FOLDER = 24  # characters, below which Ray's sockets have names of at most 107
+YOUNG_S = 600  # a scratch folder without a lock is being made, or its maker was killed as it did
 OBJECT_STORE_BYTES = 100 * 2**20  # data goes through memory maps, not through Ray
 
 
@@ -47,11 +54,21 @@ def ray_session(address: str | None, num_cpus: int | None = None) -> Iterator[Pa
         num_cpus: how many cores a Ray that we start may use; None is all.
     """
     ours = not ray.is_initialized()
+    local = ours and address is None
     unneeded = {secret: None for name in trackers for secret in trackers[name].SECRETS}
-    with _scratch_folder() as scratch, _environment({**SETTINGS, **unneeded}), _quiet_logs():
+    sent = class_cache.ENV_VARS_TO_PROPAGATE  # by Ray Tune, in the runtime_env of its workers, which Ray logs
+    sent.difference_update({name for name in sent if is_secret(name)})
+    with (
+        _scratch_folder() as scratch,
+        _environment({**SETTINGS, **unneeded}),
+        _quiet_logs(),
+        _token(scratch) if local else nullcontext(),
+    ):
         try:
-            if ours:
-                _start(address, num_cpus, scratch)
+            if local:
+                _start(num_cpus, scratch)
+            elif ours:
+                ray.init(address=address, **QUIET)
             yield scratch
         finally:
             if ours:
@@ -61,13 +78,11 @@ def ray_session(address: str | None, num_cpus: int | None = None) -> Iterator[Pa
 @contextmanager
 def _scratch_folder() -> Iterator[Path]:
     """Make a folder for a while. Those of processes that were killed, which could not delete theirs, go too."""
-    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/lock"):
+    top = _short_folder()
+    for left in top.glob(f"{SCRATCH}*"):
         with suppress(OSError, ExperimentError):
-            lock = take_lock(left) if left.lstat().st_uid == os.getuid() and not left.is_symlink() else None
-            if lock is not None:
-                shutil.rmtree(left.parent, ignore_errors=True)
-                os.close(lock)
-    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH))  # 0700, and short enough for Unix sockets below it
+            _clear(left)
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=top))  # 0700
     lock = take_lock(scratch / "lock", create=True)
     try:
         yield scratch
@@ -77,12 +92,49 @@ def _scratch_folder() -> Iterator[Path]:
             os.close(lock)
 
 
-def _start(address: str | None, num_cpus: int | None, scratch: Path) -> None:
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if address is not None:
-        ray.init(address=address, **options)
+def _short_folder() -> Path:
+    """Return the folder for temporary files, or another where its name is too long for the sockets below it.
+
+    Raises:
+        ClusterError: there is none.
+    """
+    for folder in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        if len(folder) <= LONGEST_FOLDER and os.access(folder, os.W_OK | os.X_OK):
+            return Path(folder)
+    raise ClusterError(f"Ray needs a temporary folder with a name of at most {LONGEST_FOLDER} characters: set TMPDIR")
+
+
+def _clear(left: Path) -> None:
+    """Delete a scratch folder whose owner is dead, and end what its Ray has left running, which writes there."""
+    of = left.lstat()
+    if of.st_uid != os.getuid() or not stat.S_ISDIR(of.st_mode):
         return
-    ensure_token()
+    if not (left / "lock").exists() and time.time() - of.st_mtime < YOUNG_S:
+        return  # it is being made just now
+    lock = take_lock(left / "lock", create=True)
+    if lock is None:
+        return
+    for pid in _users_of(left):
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    for path in left.iterdir():  # the lock last: a folder without one would be taken for new
+        if path.name != "lock":
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    if [path.name for path in left.iterdir()] == ["lock"]:
+        shutil.rmtree(left, ignore_errors=True)
+    os.close(lock)
+
+
+def _users_of(folder: Path) -> Iterator[int]:
+    """Yield our processes, but this one, that have a file of a folder open (where the system tells)."""
+    for files in Path("/proc").glob("[0-9]*/fd"):
+        pid = int(files.parent.name)
+        with suppress(OSError):
+            if pid != os.getpid() and any(os.readlink(file).startswith(f"{folder}/") for file in files.iterdir()):
+                yield pid
+
+
+def _start(num_cpus: int | None, scratch: Path) -> None:
     spread, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
         ray.init(
@@ -91,34 +143,39 @@ def _start(address: str | None, num_cpus: int | None, scratch: Path) -> None:
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             _temp_dir=str(scratch / "ray"),
-            _node_ip_address="127.0.0.1",  # which Ray takes at its word only where it does not look for other machines
-            **options,
+            _node_ip_address="127.0.0.1",  # taken at its word only where Ray does not look for other machines
+            **QUIET,
         )
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = spread
 
 
-def ensure_token() -> None:
-    """Make the token without which nobody may talk to our Ray, where Ray looks for it, if there is none yet.
+@contextmanager
+def _token(scratch: Path) -> Iterator[None]:
+    """Have Ray answer to a token that is made for this session, and that nobody else can read.
 
     Raises:
-        ClusterError: Ray is told to do without a token, or its token is not the user's alone.
+        ClusterError: Ray is told to do without.
     """
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     if mode.lower() != "token":
         raise ClusterError(f"RAY_AUTH_MODE is {mode!r}, which would let anybody run code here: unset it")
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    paths.make_private(path.parent) if not path.parent.exists() else None
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        owner = path.lstat()
-        if not stat.S_ISREG(owner.st_mode) or owner.st_uid != os.getuid():
-            raise ClusterError(f"Ray's token {path} must be a plain file of your own: delete it") from None
-        path.chmod(0o600)  # Ray itself makes it readable by all
-        return
-    with os.fdopen(descriptor, "w") as file:
+    path = scratch / "token"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
+    ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "RAY_AUTH_TOKEN": None}
+    try:
+        with _environment(ours):
+            _read_environment_again()
+            yield
+    finally:
+        _read_environment_again()
+
+
+def _read_environment_again() -> None:
+    """Have Ray forget the mode and the token that this process began with."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager

@@ -8,6 +8,12 @@ import typer
 from tunekit.errors import ConfigError, DataError
 from tunekit.safe_text import printable
 
+
+def say(line: object) -> None:
+    """Print a line; what a terminal would obey in names is written out."""
+    print(printable(line))
+
+
 Experiment = Annotated[Path, typer.Argument(help="An experiment's folder.")]
 
 
@@ -36,7 +42,7 @@ def results(
         print_trials(found)
     else:
         write_csv(found.dataframe, csv)
-        print(f"{len(found.dataframe)} trials written to {csv}")
+        say(f"{len(found.dataframe)} trials written to {csv}")
 
 
 def predict(
@@ -50,7 +56,7 @@ def predict(
 
     frame = tunekit.load_results(experiment).predict(images)
     write_csv(frame, out)
-    print(f"{len(frame)} predictions written to {out}")
+    say(f"{len(frame)} predictions written to {out}")
 
 
 def export(
@@ -61,7 +67,7 @@ def export(
     import tunekit
 
     for written in tunekit.load_results(experiment).export(path):
-        print(written)
+        say(written)
 
 
 def check(path: Annotated[Path, typer.Argument(help="A folder of class folders, or a table (csv, tsv).")]) -> None:
@@ -70,10 +76,10 @@ def check(path: Annotated[Path, typer.Argument(help="A folder of class folders, 
 
     problems = find_problems(path)
     for problem in problems:
-        print(printable(f"{problem.file}: {problem.reason}"))
+        say(f"{problem.file}: {problem.reason}")
     if problems:
         raise DataError(f"{len(problems)} problems in {path}")
-    print(f"{path}: no problems")
+    say(f"{path}: no problems")
 
 
 def describe(
@@ -116,10 +122,10 @@ def download(
     from tunekit.datasets.placepulse import fetch_placepulse
 
     if dataset == "placepulse":  # 3 GB: fetched and unpacked, but not read yet
-        print(f"placepulse: in {fetch_placepulse(data_dir)}; `tunekit check` reads it")
+        say(f"placepulse: in {fetch_placepulse(data_dir)}; `tunekit check` reads it")
         return
     loaded = load_dataset(dataset, data_dir=data_dir, download=True)
-    print(f"{loaded.name}: {loaded.num_images} images in {data_dir}")
+    say(f"{loaded.name}: {loaded.num_images} images in {data_dir}")
 
 
 def cache(what: Annotated[str, typer.Argument(help="list, or clear.")] = "list") -> None:
@@ -128,13 +134,13 @@ def cache(what: Annotated[str, typer.Argument(help="list, or clear.")] = "list")
     from tunekit.datasets.store import cache_folder
 
     if what == "clear":
-        print(f"{clear():.3f} GB freed in {cache_folder()}")
+        say(f"{clear():.3f} GB freed in {cache_folder()}")
     elif what == "list":
         found = entries()
         for entry in found:
             size = f"{entry['kind']:<10}{entry['size_gb']:>9.3f} GB {entry['num_images']:>9} images"
-            print(f"{size}  {printable(entry['name'])}")
-        print(f"{sum(entry['size_gb'] for entry in found):.3f} GB in {cache_folder()}")
+            say(f"{size}  {entry['name']}")
+        say(f"{sum(entry['size_gb'] for entry in found):.3f} GB in {cache_folder()}")
     else:
         raise ConfigError(f"cache takes list or clear, but got {what!r}")
 
@@ -147,7 +153,7 @@ def sync(
     from tunekit import tracking
 
     told = tracking.sync(experiment, tracker)
-    print(f"{tracker} has all of {experiment}" if told else f"{tracker} is switched off: nothing was logged")
+    say(f"{tracker} has all of {experiment}" if told else f"{tracker} is switched off: nothing was logged")
 
 
 def repair(experiment: Experiment) -> None:
@@ -155,7 +161,7 @@ def repair(experiment: Experiment) -> None:
     from tunekit.repair import repair as mend
 
     for line in mend(experiment):
-        print(line)
+        say(line)
 
 
 COMMANDS = (test, results, predict, export, check, cache, sync, repair, describe, datasets, spaces, download)

@@ -18,7 +18,8 @@ from tunekit.recorder import Recorder
 from tunekit.results import Results, load_results
 from tunekit.schedulers import Decisions
 from tunekit.session import check_room, finish, interruptible, open_folder, say, session
-from tunekit.space import Config, labels, space_from_json
+from tunekit.space import Config, labels
+from tunekit.space_json import space_from_json
 from tunekit.sweeps import arguments, is_sweep, read_sweep
 from tunekit.tracking import check_trackers, tracked
 from tunekit.trial import TrainFunction, TrialSetup, run_trial
@@ -213,22 +214,25 @@ def resume(folder: str | Path, *, verbose: int = 1, address: str | None = None) 
         verbose, address: as in `run`.
 
     Raises:
-        ExperimentError: it holds functions that cannot be imported, or a dataset that was made of arrays: then the
-            same call that began it goes on with it.
+        SpaceError, ExperimentError: it holds functions that this process does not know, or a dataset that was made of
+            arrays: then the same call that began it goes on with it.
     """
     results = load_results(folder)
     asked, limits = results.asked, results.limits
     if not results.dataset_source:
-        raise ExperimentError(f"{folder} was run on a dataset made in memory: make the same call of tunekit.run again")
+        raise ExperimentError(f"{folder} was run on a dataset made in memory: make the same call again")
+    space, data = space_from_json(asked["space"]), load_dataset(**results.dataset_source)
+    loop = space_from_json(asked["train"]) if asked["train"] else None
+    place: dict[str, Any] = {"name": Path(folder).name, "folder": Path(folder).parent, "verbose": verbose}
+    if asked["searcher"] == "given":
+        return train(space, data, max_epochs=asked["max_epochs"], seed=asked["seed"], train=loop, **place)
     return run(
-        space_from_json(asked["space"]),
-        load_dataset(**results.dataset_source),
+        space,
+        data,
         **{key: asked[key] for key in ("metric", "mode", "max_epochs", "searcher", "scheduler", "seed")},
         start_from=asked["start_from"],
-        train=space_from_json(asked["train"]) if asked["train"] else None,
+        train=loop,
         **{key: limits[key] for key in ("num_trials", "time_budget_s", "confirm", "keep_best", "tracker")},
-        verbose=verbose,
-        name=Path(folder).name,
-        folder=Path(folder).parent,
+        **place,
         address=address,
     )

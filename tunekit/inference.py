@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from tunekit import paths, training
 from tunekit.backbones import build_model
+from tunekit.config import check_config, complete
 from tunekit.datasets.base import Dataset
 from tunekit.datasets.decoding import Preparation, decode_files
 from tunekit.datasets.listing import shown
@@ -48,8 +48,14 @@ class TrainedModel:
     @classmethod
     def of(cls, state: dict[str, torch.Tensor], config: dict[str, Any], dataset: Dataset) -> "TrainedModel":
         """Return the config's model with these weights."""
-        module = build_model({**config, "pretrained": False}, dataset)
-        module.load_state_dict(state)
+        try:
+            module = build_model({**config, "pretrained": False}, dataset)
+            module.load_state_dict(state)
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:500]
+            raise CheckpointError(
+                f"these weights are of another model than {config.get('backbone')!r}: {reason}"
+            ) from None
         return cls(module.to(memory_format=torch.channels_last).eval(), config, dataset)
 
     def test(self, dataset: Dataset) -> dict[str, Any]:
@@ -164,11 +170,11 @@ def load_model(path: str | Path) -> TrainedModel:
             raise CheckpointError(f"{described} describes no model of tunekit")
         if about["sha256"] != hashlib.sha256(weights.read_bytes()).hexdigest():
             raise CheckpointError(f"{weights} has been altered or damaged: its SHA-256 is not the one in {described}")
-        state = load_file(weights)
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        state, config, dataset = load_file(weights), complete(about["config"]), Dataset.from_summary(about["dataset"])
+    except (OSError, ValueError, TypeError, LookupError, SafetensorError) as error:
         raise CheckpointError(f"there is no whole model at {stem}: {error}") from None
-    dataset = Dataset.from_summary(about["dataset"])
-    return TrainedModel.of(state, about["config"], dataset)
+    check_config(config, extra_keys=True)
+    return TrainedModel.of(state, config, dataset)
 
 
 class _Normalised(torch.nn.Module):

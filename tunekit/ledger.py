@@ -201,7 +201,9 @@ def read_experiment(folder: Path) -> dict[str, Any]:
     try:
         described = paths.read_json(path)
         return {key: dict(described[key]) for key in ("asked", "dataset", "versions", "code", "arithmetic")}
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
+    except LookupError as error:
+        raise ExperimentError(f"{path} is of another version of tunekit: it has no {error}") from None
+    except (ValueError, TypeError) as error:
         raise ExperimentError(
             f"{path} is damaged ({type(error).__name__}: {error}): the search itself is not; "
             "move the folder away, make the call again, and put its other files back"

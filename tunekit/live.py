@@ -100,9 +100,10 @@ def _show(state: ViewState, console: Console, done: threading.Event) -> None:
         last = done.wait(EVERY_S)
         for event in state.catch_up():
             if event.kind == "epoch" and state.num_trials == 1 and event.trial is not None:
-                console.print(_epoch_line(state, event), highlight=False, soft_wrap=True)
+                console.print(_epoch_line(state, event), highlight=False, markup=False, soft_wrap=True)
             if event.kind == "warned":
-                console.print(f"trial {event.trial}: {printable(event.data['text'])}", highlight=False, markup=False)
+                text = f"trial {event.trial}: {printable(event.data['text'])}"
+                console.print(text, highlight=False, markup=False, soft_wrap=True)
             if event.kind in ("ended", "retry") and event.trial is not None:
                 console.print(_line(state, state.trials[event.trial], event), highlight=False, soft_wrap=True)
         if last:
@@ -111,7 +112,7 @@ def _show(state: ViewState, console: Console, done: threading.Event) -> None:
 
 def _epoch_line(state: ViewState, event: Event) -> str:
     shown = [name for name in event.data if name not in EPOCH_METRICS]
-    figures = ", ".join(f"{name} {event.data[name]:.4f}" for name in shown)
+    figures = ", ".join(f"{printable(name)} {event.data[name]:.4f}" for name in shown)
     return f"epoch {event.epoch} of {state.max_epochs}: {figures} ({event.data.get('epoch_s', 0):.1f} s)"
 
 
@@ -119,7 +120,9 @@ def _line(state: ViewState, trial: Trial, event: Event) -> str:
     value = trial.best_value(state.metric, state.mode)
     ended = sum(t.state in ENDED for t in state.trials.values())
     what = event.data["state"] if event.kind == "ended" else "tried again"
-    score = f"{state.metric} {value:.4f}" if value is not None else escape(printable(event.data["reason"]))
+    scores = [f"{state.metric} {value:.4f}"] if value is not None else []
+    reasons = [] if event.data.get("state") in ("finished", "stopped") else [printable(event.data["reason"])]
+    score = escape(", ".join(scores + reasons))
     best = f", best {state.best[0]:.4f} of trial {state.best[1].number}" if state.best else ""
     counts = f"{ended} of {max(state.num_trials, len(state.trials))} ended"
     return f"trial {trial.number} {what} after {len(trial.history)} epochs: {score} ({counts}{best})"

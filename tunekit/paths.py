@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tunekit.errors import StorageError
+from tunekit.errors import ExperimentError, StorageError
 
 SUFFIX = ".safetensors"
+MOST_JSON_BYTES = 2**22
 ASIDE = ".tmp"  # ends the name of a file that is being written
 
 
@@ -55,6 +56,13 @@ def epoch_checkpoints(trial_folder: Path) -> dict[int, Path]:
     return dict(sorted((int(path.stem), path) for path in trial_folder.glob(f"[0-9]*{SUFFIX}") if path.stem.isdigit()))
 
 
+def check_links(experiment: Path) -> None:
+    """Raise ExperimentError if anything that is written to in an experiment's folder is a link to somewhere else."""
+    for path in (*experiment.iterdir(), *experiment.glob("trials/*"), *experiment.glob("trials/*/*")):
+        if path.is_symlink():
+            raise ExperimentError(f"{path} is a link, which nothing in an experiment is: move it away")
+
+
 def error_txt(trial_folder: Path) -> Path:
     """Why a trial failed or diverged."""
     return trial_folder / "error.txt"
@@ -64,6 +72,8 @@ def make_private(folder: Path) -> Path:
     """Make a folder that only its owner may enter, and return it."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            raise StorageError(f"{folder} is a link, or somebody else's: move it away")
         folder.chmod(0o700)
     return folder
 
@@ -135,8 +145,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file.
+
+    Raises:
+        ValueError: it is no JSON, or so large that nobody of ours wrote it.
+    """
+    with path.open("rb") as file:
+        data = file.read(MOST_JSON_BYTES + 1)
+    if len(data) > MOST_JSON_BYTES:
+        raise ValueError(f"it is larger than {MOST_JSON_BYTES:,} bytes")
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def flush(path: Path) -> None:

@@ -17,7 +17,8 @@ from tunekit.errors import CheckpointError, ExperimentError
 from tunekit.events import Trial
 from tunekit.inference import TrainedModel
 from tunekit.ledger import Ledger, in_use_by, read_experiment
-from tunekit.space import Config, Space, draw_config, space_from_json
+from tunekit.space import Config, Space, draw_config
+from tunekit.space_json import space_from_json
 
 
 def load_results(folder: str | Path, *, dataset: Dataset | None = None, space: Space | None = None) -> "Results":
@@ -48,9 +49,12 @@ class Results:
         self.asked: dict[str, Any] = described["asked"]
         self.versions: dict[str, Any] = described["versions"]
         self.arithmetic: dict[str, Any] = described["arithmetic"]
-        self.metric: str = self.asked["metric"]
-        self.mode: str = self.asked["mode"]
-        self.described_dataset = Dataset.from_summary(described["dataset"])
+        try:
+            self.metric: str = self.asked["metric"]
+            self.mode: str = self.asked["mode"]
+            self.described_dataset = Dataset.from_summary(described["dataset"])
+        except (TypeError, LookupError, ValueError) as error:
+            raise ExperimentError(f"{folder} is no experiment of this version of tunekit: {error}") from None
         self._dataset, self._space = dataset, space
         ledger = Ledger(folder)
         self.trials: dict[int, Trial] = ledger.trials()
@@ -184,7 +188,7 @@ class Results:
             ExperimentError: another trial has become the best since the split was opened, or the data has changed.
         """
         path = paths.test_json(self.folder)
-        known = paths.read_json(path) if path.exists() else None
+        known = _read_figures(path) if path.exists() else None
         winner, default = self.best_trial, default_of(self.trials)
         if known is not None and not again:
             if known["trial"] != winner.number:
@@ -233,3 +237,12 @@ class Results:
         states = pd.Series([trial.state for trial in self.trials.values()]).value_counts()
         counts = ", ".join(f"{number} {state}" for state, number in states.items())
         return f"Results({str(self.folder)!r}: {counts})"
+
+
+def _read_figures(path: Path) -> dict[str, Any]:
+    """Return the test split's figures as they were written down."""
+    try:
+        known = paths.read_json(path)
+        return {**known, "trial": int(known["trial"]), "times_opened": int(known["times_opened"])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ExperimentError(f"{path} is damaged ({error}): delete it to open the test split anew") from None

@@ -68,11 +68,38 @@ class Backup:
             copy.close()
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open a SQLite file in which each statement is a transaction; text that is none comes back as far as it is."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+def connect(path: Path | str) -> sqlite3.Connection:
+    """Open a SQLite file, or URI, in which each statement is a transaction; text that is none comes back as it can.
+
+    Raises:
+        sqlite3.DatabaseError: it holds something else than a ledger does.
+    """
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, uri=isinstance(path, str))
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    try:
+        connection.execute("PRAGMA trusted_schema=OFF")
+        foreign = _shape(connection) - OUR_SHAPE
+        if foreign:  # views and triggers are programs
+            raise sqlite3.DatabaseError(f"it holds {sorted(foreign)[0][:2]}, which is not tunekit's")
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _shape(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    return set(connection.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master"))
+
+
+def _our_shape() -> set[tuple[str, str, str]]:
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(SCHEMA)
+    shape = _shape(connection)
+    connection.close()
+    return shape
+
+
+OUR_SHAPE = _our_shape()
 
 
 def checksum(row: Any) -> int:
@@ -97,7 +124,7 @@ def last_number(path: Path) -> int:
         return 0
     connection = None
     try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+        connection = connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1")
         return connection.execute("SELECT max(number) FROM events").fetchone()[0] or 0
     except sqlite3.Error:
         return 0

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 SECRET = re.compile(
-    r"passw|(?:^|_)(?:(?:api|access|secret|private)?_?keys?|tokens?|secrets?|pwd|credentials?)(?:_|$)", re.I
+    r"passw|passphrase|(?:^|_)(?:(?:api|access|secret|private)?_?keys?|tokens?|secrets?|pass|pwd|credentials?)(?:_|$)",
+    re.IGNORECASE,
 )
 SHORTEST = 8  # characters of a secret: a shorter value would be found in innocent text
 URL_PASSWORD = re.compile(r"(?<=://)([^\s/:@]*):([^\s/@]+)@")
@@ -22,14 +23,16 @@ def is_secret(name: str) -> bool:
         >>> is_secret("WANDB_API_KEY"), is_secret("monkey")
         (True, False)
     """
-    return SECRET.search(name) is not None
+    return name not in ("PWD", "OLDPWD") and SECRET.search(name) is not None
 
 
 def secrets_of(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Return the values of an environment that are secret, the longest first."""
-    found = {value for name, value in environ.items() if is_secret(name) and len(value) >= SHORTEST}
-    found |= {match[2] for value in environ.values() for match in URL_PASSWORD.finditer(value)}
-    return sorted(found, key=len, reverse=True)
+    whole = {value for name, value in environ.items() if is_secret(name)}
+    lines = {line for value in whole for line in value.splitlines()}  # of a private key, say
+    passwords = {match[2] for value in environ.values() for match in URL_PASSWORD.finditer(value)}
+    found = {secret for secret in whole | lines if len(secret) >= SHORTEST} | passwords
+    return sorted(found | {repr(secret)[1:-1] for secret in found}, key=len, reverse=True)
 
 
 def redacted(text: str, secrets: Sequence[str] | None = None) -> str:
@@ -63,10 +66,14 @@ def printable(text: Any) -> str:
 def csv_cell(value: Any) -> Any:
     """Return a table's cell that no spreadsheet takes for a formula: such a text gets a quote in front.
 
+    Control characters, of which a carriage return would begin a new row, are written out.
+
     Source: OWASP, CSV Injection, https://owasp.org/www-community/attacks/CSV_Injection.
 
     Example:
         >>> csv_cell("=HYPERLINK(...)"), csv_cell(-1.5)
         ("'=HYPERLINK(...)", -1.5)
     """
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    if not isinstance(value, str):
+        return value
+    return f"'{printable(value)}" if value.startswith(FORMULA) else printable(value)

@@ -73,6 +73,7 @@ def session(place: Path, limits: dict[str, Any]) -> Iterator[Ledger]:
     ledger = Ledger(place, write=True)
     try:
         with paths.writing(place):
+            paths.check_links(place)
             paths.remove_asides(place)
         ledger.append("opened", {**who_am_i(), **limits})
         yield ledger

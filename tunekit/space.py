@@ -4,22 +4,18 @@ A choice may hold dicts with distributions of their own, which is how a space is
 into the config, and its "name" becomes the value.
 """
 
-import importlib
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json, json_to_distribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from tunekit.distributions import (
     Choice,
-    TransformedDistribution,
     choice,
     contains,
     drawn_for,
     extremes,
     from_ray,
-    grid,
     in_words,
     label_of,
     middle,
@@ -145,53 +141,6 @@ def has_grid(space: Space) -> bool:
             if value.every or any(has_grid(option) for option in nested):
                 return True
     return False
-
-
-def as_json(space: Any) -> Any:
-    """Return a space, or a part of one, in JSON: what is remembered of it, and compared on the next run.
-
-    Raises:
-        SpaceError: it holds something callable that is neither function nor class.
-    """
-    if isinstance(space, Choice):
-        return {"grid" if space.every else "choice": [as_json(option) for option in space.options]}
-    if isinstance(space, BaseDistribution):
-        return json.loads(distribution_to_json(space))
-    if isinstance(space, dict):
-        return {key: as_json(value) for key, value in space.items()}
-    if isinstance(space, list | tuple):
-        return [as_json(value) for value in space]
-    if callable(space):
-        if not hasattr(space, "__qualname__"):
-            raise SpaceError(f"{space!r} has no name to remember it by: write a function (def) that calls it")
-        return {"function": f"{space.__module__}:{space.__qualname__}"}
-    return space
-
-
-def space_from_json(described: Any) -> Any:
-    """Return the space, or the part of one, that `as_json` described.
-
-    Raises:
-        SpaceError: it holds a function that cannot be imported.
-    """
-    if isinstance(described, list):
-        return [space_from_json(value) for value in described]
-    if not isinstance(described, dict):
-        return described
-    if set(described) == {"name", "attributes"} and str(described["name"]).endswith("Distribution"):
-        if described["name"] == TransformedDistribution.__name__:
-            return TransformedDistribution(described["attributes"]["parameters"])
-        return json_to_distribution(json.dumps(described))
-    kind, content = next(iter(described.items())) if len(described) == 1 else ("", None)
-    if kind in ("choice", "grid") and isinstance(content, list):  # no list: a space whose only key is called "choice"
-        return (grid if kind == "grid" else choice)(space_from_json(content))
-    if kind == "function" and isinstance(content, str):
-        module, _, name = content.partition(":")
-        try:
-            return getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError):
-            raise SpaceError(f"function {name} of {module} cannot be imported: make the same call again") from None
-    return {key: space_from_json(value) for key, value in described.items()}
 
 
 def labels(config: Config) -> Config:

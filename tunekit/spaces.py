@@ -29,7 +29,10 @@ def find_space(space: Any) -> Space:
         return read_sweep(space).space
     if isinstance(space, str | Path):
         space = _imported(str(space)).space
-    return check_space(space)
+    try:
+        return check_space(space)
+    except RecursionError:
+        raise SpaceError("the space is nested too deep: choices within choices, a few levels, are fine") from None
 
 
 def _imported(name: str) -> Any:

@@ -22,7 +22,7 @@ from tunekit.distributions import in_words
 from tunekit.layers import describe
 from tunekit.live import clock, in_short
 from tunekit.results import Results
-from tunekit.safe_text import csv_cell
+from tunekit.safe_text import csv_cell, printable
 from tunekit.spaces import space_names
 
 
@@ -43,7 +43,7 @@ def print_results(results: Results) -> None:
         console.print(Text.assemble(("verdict       ", "bold"), str(results.verdict)))
     elif results.best_trial.source == "default":
         console.print(Text.assemble(("verdict       ", "bold"), "the default config is the best that was found"))
-    console.print(Text.assemble(("all of it     ", "bold"), str(results.folder)))
+    console.print(Text.assemble(("all of it     ", "bold"), printable(results.folder)))
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:

@@ -21,7 +21,7 @@ def versions() -> dict[str, str | None]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = None
-    return {**found, "commit": git_commit(Path.cwd())}
+    return {**found, "commit": git_commit(Path())}
 
 
 def git_commit(folder: Path) -> str | None:

@@ -27,16 +27,26 @@ def read_yaml(path: Path) -> Any:
         raise SpaceError(f"{path} is no file")
     with path.open("rb") as file:
         data = file.read(MOST_BYTES + 1)
+    return parse_yaml(data, path)
+
+
+def parse_yaml(data: bytes, where: Any) -> Any:
+    """Return what a YAML text holds, as `read_yaml` does; `where` says in errors where it comes from.
+
+    Example:
+        >>> parse_yaml(b"[1, two, 3.0]", "here")
+        [1, 'two', 3.0]
+    """
     if len(data) > MOST_BYTES:
-        raise SpaceError(f"{path} is larger than {MOST_BYTES:,} bytes, the most for a YAML file")
+        raise SpaceError(f"{where} is larger than {MOST_BYTES:,} bytes, the most for YAML")
     try:
         text = data.decode("utf-8-sig")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is not None:
-            _check_node(path, root, {})
+            _check_node(where, root, {})
         return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise SpaceError(f"{path} cannot be read as YAML: {_in_one_line(error)}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError, OverflowError) as error:
+        raise SpaceError(f"{where} cannot be read as YAML: {_in_one_line(error)}") from None
 
 
 def number_of(value: Any) -> Any:
@@ -49,7 +59,7 @@ def number_of(value: Any) -> Any:
     return float(value) if isinstance(value, str) and "e" in value.lower() and NUMBER.fullmatch(value) else value
 
 
-def _check_node(path: Path, node: yaml.Node, sizes: dict[int, int]) -> int:
+def _check_node(path: Any, node: yaml.Node, sizes: dict[int, int]) -> int:
     """Return how many nodes a node stands for, or raise for what is not plain data; `sizes` knows those seen."""
     if id(node) in sizes:
         if sizes[id(node)] == 0:
@@ -70,7 +80,7 @@ def _check_node(path: Path, node: yaml.Node, sizes: dict[int, int]) -> int:
     return size
 
 
-def _check_keys(path: Path, node: yaml.MappingNode) -> None:
+def _check_keys(path: Any, node: yaml.MappingNode) -> None:
     lines: dict[str, int] = {}
     for key, _ in node.value:
         line = key.start_mark.line + 1

@@ -8,6 +8,15 @@ import torch
 
 from tunekit.errors import DataError
 
+MOST_PX = 2**15  # of an image's side
+
+
+def checked_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return an image's shape (C, H, W) as it was written down, or raise ValueError for one that no image has."""
+    if len(shape) != 3 or not all(isinstance(side, int) and 0 < side <= MOST_PX for side in shape):
+        raise ValueError(f"no image has the shape {shape}")
+    return shape[0], shape[1], shape[2]
+
 
 def array_hash(array: np.ndarray) -> str:
     """Return a hash of an array's values, type and shape."""

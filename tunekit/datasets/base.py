@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tunekit.datasets.arrays import array_hash, checked, pixel_statistics, read_torch
+from tunekit.datasets.arrays import array_hash, checked, checked_shape, pixel_statistics, read_torch
 from tunekit.datasets.splits import split_rows
 from tunekit.errors import DataError
 
@@ -118,7 +118,8 @@ class Dataset:
     def from_summary(cls, summary: dict[str, Any]) -> Dataset:
         """Return a dataset without data, enough to build a model: what an experiment remembers of its dataset."""
         fields: dict[str, Any] = dict(summary)
-        return cls(**fields | {key: tuple(value) for key, value in fields.items() if isinstance(value, list)})
+        fields |= {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+        return cls(**{**fields, "image_shape": checked_shape(fields["image_shape"])})
 
     @classmethod
     def from_arrays(

@@ -43,6 +43,8 @@ def cache_folder() -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "tunekit"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise DataError(f"the cache {folder} is somebody else's: set XDG_CACHE_HOME to a folder of your own")
         if folder.stat().st_mode & 0o022:
             raise DataError(f"others may write to the cache {folder}: run `chmod 700 {folder}`")
         for kind in (*KINDS, "locks"):
