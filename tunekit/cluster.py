@@ -7,7 +7,6 @@ import shutil
 import signal
 import stat
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -40,7 +39,6 @@ SETTINGS: dict[str, str | None] = {
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
 SCRATCH = "tunekit-"  # begins the names of our scratch folders
 LONGEST_FOLDER = 24  # characters, below which Ray's sockets have names of at most 107
-YOUNG_S = 600  # a scratch folder without a lock is being made, or its maker was killed as it did
 OBJECT_STORE_BYTES = 100 * 2**20  # data goes through memory maps, not through Ray
 
 
@@ -82,12 +80,13 @@ def _scratch_folder() -> Iterator[Path]:
     for left in top.glob(f"{SCRATCH}*"):
         with suppress(OSError, ExperimentError):
             _clear(left)
-    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=top))  # 0700
-    lock = take_lock(scratch / "lock", create=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{SCRATCH}", dir=top))  # 0700
+    lock = take_lock(made / "lock", create=True)
+    scratch = made.rename(top / made.name[1:])  # with its lock in it: one without is left over
     try:
         yield scratch
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _delete(scratch)
         if lock is not None:
             os.close(lock)
 
@@ -109,20 +108,22 @@ def _clear(left: Path) -> None:
     of = left.lstat()
     if of.st_uid != os.getuid() or not stat.S_ISDIR(of.st_mode):
         return
-    if not (left / "lock").exists() and time.time() - of.st_mtime < YOUNG_S:
-        return  # it is being made just now
     lock = take_lock(left / "lock", create=True)
     if lock is None:
         return
     for pid in _users_of(left):
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-    for path in left.iterdir():  # the lock last: a folder without one would be taken for new
+    _delete(left)
+    os.close(lock)
+
+
+def _delete(scratch: Path) -> None:
+    """Delete a scratch folder, its lock last: whoever is killed on the way leaves what the next can clear."""
+    for path in scratch.iterdir():
         if path.name != "lock":
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-    if [path.name for path in left.iterdir()] == ["lock"]:
-        shutil.rmtree(left, ignore_errors=True)
-    os.close(lock)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _users_of(folder: Path) -> Iterator[int]:

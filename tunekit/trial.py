@@ -4,6 +4,7 @@ A worker and the driver talk in messages, plain dicts: "started", then "epoch" e
 not begin the next epoch before the driver has the last one's message in its ledger.
 """
 
+import gc
 import json
 import platform
 import textwrap
@@ -70,15 +71,17 @@ def run_trial(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
     yield {"kind": "started", "node": platform.node()}
     try:
         yield from _epochs(setup, request)
-        yield {"kind": "ended", "state": "finished"}
+        last = {"kind": "ended", "state": "finished"}
     except StorageError as error:  # no fault of the trial's: it goes on when there is room again
-        yield {"kind": "unwritable", "reason": str(error)}
+        last = {"kind": "unwritable", "reason": str(error)}
     except Exception as error:  # whatever a training loop raises ends this trial, with its reason, and no other
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         kind = {"kind": "out_of_memory"} if is_out_of_memory(error) else {"kind": "ended", "state": "failed"}
-        yield {**kind, "reason": reason, "traceback": traceback.format_exc()}
+        last = {**kind, "reason": reason, "traceback": traceback.format_exc()}
+    gc.collect()  # an error holds on to all that it came by: here its tensors go, before this process runs what is next
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # this process may run other trials next
+        torch.cuda.empty_cache()
+    yield last
 
 
 def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
@@ -155,7 +158,8 @@ def is_out_of_memory(error: Exception) -> bool:
     """Return whether an error says that the memory of the host or of a GPU was not enough."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # of torch on the CPU, of CUDA and its libraries
+    # of torch on the CPU, of oneDNN, of CUDA and its libraries
+    words = ("can't allocate memory", "could not create a primitive", "out of memory", "ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 

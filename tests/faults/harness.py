@@ -78,9 +78,9 @@ def families(quick: bool) -> dict[str, Family]:
     """Return all families by name; `quick` is of those whose cases are not counted one by one."""
     load_trials, pairs, step = (200, 1, 20) if quick else (2000, 3, 1)
     return {
-        "driver": Family("the driver of a search killed at random", kills.driver_kills, 120, 6, 6),
+        "driver": Family("the driver of a search killed at random", kills.driver_kills, 78, 6, 6),
         "group": Family("driver, workers and Ray killed at once", kills.group_kills, 30, 6, 3),
-        "train": Family("tunekit.train killed at random", kills.train_kills, 80, 20, 6),
+        "train": Family("tunekit.train killed at random", kills.train_kills, 100, 20, 6),
         "worker": Family("one worker killed", kills.worker_kills, 100, 20, 5),
         "hung": Family("one worker stopped (SIGSTOP)", kills.hung_workers, 4, 2),
         "ways": Family("exits, segmentation fault, exception, NaN, no memory", one(mishaps.ways_to_die)),

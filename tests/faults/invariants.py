@@ -13,6 +13,7 @@ from leftovers import check_nothing_left
 
 import tunekit
 from tunekit import checkpoint, paths, training
+from tunekit.arithmetic import settled
 from tunekit.config import complete
 from tunekit.ledger import ENDED, Ledger
 from tunekit.scores import is_better
@@ -173,7 +174,7 @@ def check_reproduced(results: Any) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        config = complete(results.best_config)
+        config = settled(complete(results.best_config), results.arithmetic)
         outputs, targets = training.predict(results.best_model(), config, dataset, dataset.val)
     finally:
         torch.set_num_threads(threads)

@@ -1,0 +1,95 @@
+"""Memory that really runs out, and a disk that lacks the room: what a trial, or a search, does then."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import tunekit
+from tunekit.errors import StorageError
+
+SCRIPT = """
+import resource, sys
+from pathlib import Path
+import numpy as np, torch
+import tunekit.experiment
+from tunekit.datasets import Dataset
+
+torch.set_num_threads(1)
+images = np.random.default_rng(0).integers(0, 255, (3000, 28, 28), dtype=np.uint8)
+dataset = Dataset.from_arrays(train=(images, np.arange(3000) % 10))
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]) * 2**20,) * 2)
+config = {"backbone": "cnn", "batch_size": 2048, "precision": "float32", "memory_format": "channels_last"}
+trial = tunekit.train(config, dataset, max_epochs=1, verbose=0, folder=sys.argv[1], name="first").best_trial
+print(trial.state, trial.micro_batches, trial.history[0]["train_loss"])
+"""
+
+
+def trained_within(megabytes, folder):
+    line = [sys.executable, "-c", SCRIPT, folder, str(megabytes)]
+    state, parts, loss = subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()
+    return state, int(parts), float(loss)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory as Linux does")
+def test_a_trial_whose_memory_runs_out_trains_in_parts_of_the_same_batches(tmp_path):
+    state, parts, loss = trained_within(20_000, tmp_path / "much")
+    assert (state, parts) == ("finished", 1)
+    state, parts, of_parts = trained_within(1_000, tmp_path / "little")
+    assert state == "finished" and parts in (4, 16)
+    assert of_parts == pytest.approx(loss, rel=0.02)  # batch norm takes its statistics over each part
+
+
+def loop(config, dataset, state=None):
+    """A training loop that takes as much memory as its batches ask for."""
+    if config["micro_batches"] < 16:
+        raise MemoryError
+    yield {"val_accuracy": 0.5}, {}
+
+
+def test_ones_own_loop_is_told_into_how_many_parts_to_split(tmp_path):
+    results = tunekit.train({"x": 1}, "digits", train=loop, max_epochs=1, verbose=0, folder=tmp_path)
+    assert (results.best_trial.state, results.best_trial.num_retries, results.best_trial.micro_batches) == (
+        "finished", 2, 16,
+    )  # fmt: skip
+
+
+def test_room_for_checkpoints_is_checked_before_the_start(tmp_path):
+    images = np.zeros((60, 8, 8), np.uint8)
+    dataset = tunekit.Dataset.from_arrays(train=(images, np.arange(60) % 2))
+    space = {"backbone": "resnet18", "batch_size": 8, "lr": tunekit.loguniform(1e-4, 1e-1)}
+    with pytest.raises(
+        StorageError, match=r"needs room for .* MiB of checkpoints, but its disk has .* lower keep_best"
+    ):
+        tunekit.run(space, dataset, keep_best=10**7, folder=tmp_path, verbose=0)
+
+
+def test_what_changed_since_an_experiment_began_is_said(tmp_path, capsys):
+    asked = {"dataset": "digits", "max_epochs": 1, "folder": tmp_path, "name": "first"}
+    tunekit.train({"backbone": "mlp"}, **asked)
+    path = tmp_path / "first" / "experiment.json"
+    text = path.read_text()
+    assert '"torch": "' in text and '"commit"' in text
+    path.write_text(text.replace('"torch": "', '"torch": "0.'))
+    capsys.readouterr()
+    tunekit.train({"backbone": "mlp"}, **asked)
+    assert "since this experiment began: torch was '0." in capsys.readouterr().out
+
+
+def test_a_training_loop_that_changed_is_said(tmp_path, capsys):
+    def train_with(source):
+        (tmp_path / "own_loop.py").write_text(source)
+        script = (
+            "import tunekit, own_loop; tunekit.train({'x': 1}, 'digits', train=own_loop.loop, max_epochs=1, name='a')"
+        )
+        return subprocess.run(
+            [sys.executable, "-B", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+
+    source = "def loop(config, dataset, state=None):\n    yield {'val_accuracy': 0.5}, {}\n"
+    train_with(source)
+    assert "since this experiment began" not in train_with(source).stdout
+    assert "since this experiment began: own_loop:loop was" in train_with(source.replace("0.5", "0.6")).stdout
