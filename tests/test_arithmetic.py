@@ -13,6 +13,8 @@ from tunekit.datasets import Dataset
 from tunekit.datasets.store import cache_folder
 from tunekit.distributions import choice
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def dataset():
@@ -33,7 +35,7 @@ def remember(changed):
 
 def test_both_precisions_are_timed_and_the_faster_in_both_layouts(dataset):
     state = torch.random.get_rng_state()
-    found = measure(complete({"backbone": "lenet"}), dataset, torch.device("cpu"))
+    found = measure(complete({"backbone": "lenet"}), dataset, CPU)
     assert list(found)[:2] == ["float32 channels_last", "bfloat16 channels_last"]
     faster = max(list(found)[:2], key=found.get).split()[0]
     assert list(found)[2:] == [f"{faster} contiguous"] and all(speed > 0 for speed in found.values())
@@ -52,11 +54,11 @@ def test_both_precisions_are_timed_and_the_faster_in_both_layouts(dataset):
 )
 def test_the_fastest_is_taken_among_what_the_config_leaves_open(timed, fixed, best, dataset, cache):
     config = complete({"backbone": "mlp", **fixed})
-    speeds(config, dataset)
+    speeds(config, dataset, CPU)
     faster = "bfloat16" if timed[1] > timed[0] else "float32"
     names = ("float32 channels_last", "bfloat16 channels_last", f"{faster} contiguous")
     remember(dict(zip(names, timed, strict=True)))
-    assert " ".join(choose(config, dataset).values()) == best
+    assert " ".join(choose(config, dataset, CPU).values()) == best
 
 
 def test_a_model_of_ones_own_is_measured_anew_when_its_code_changed(dataset, cache):
@@ -64,30 +66,30 @@ def test_a_model_of_ones_own_is_measured_anew_when_its_code_changed(dataset, cac
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 2))
 
     first = net
-    speeds(complete({"backbone": first}), dataset)
+    speeds(complete({"backbone": first}), dataset, CPU)
 
     def net(config, dataset):
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 5), torch.nn.Linear(5, 2))
 
-    speeds(complete({"backbone": net}), dataset)
-    speeds(complete({"backbone": net}), dataset)
+    speeds(complete({"backbone": net}), dataset, CPU)
+    speeds(complete({"backbone": net}), dataset, CPU)
     assert len(json.loads((cache_folder() / "speeds.json").read_text())) == 2
 
 
 def test_a_choice_is_made_for_each_backbone_and_size_and_only_where_it_is_open(dataset, cache):
     space = {"backbone": choice(["mlp", "lenet"]), "image_size": choice([12, 16])}
-    choices = choose_for(space, dataset)
+    choices = choose_for(space, dataset, CPU)
     assert len(choices) == 4
     config = settled(complete({"backbone": "lenet", "image_size": 16}), choices)
     assert config["precision"] in ("float32", "bfloat16") and config["memory_format"] in ("channels_last", "contiguous")
-    assert choose_for({"precision": "float32", "memory_format": "channels_last"}, dataset) == {}
+    assert choose_for({"precision": "float32", "memory_format": "channels_last"}, dataset, CPU) == {}
 
 
 def test_an_experiment_keeps_the_arithmetic_that_it_began_with(cache):
     slow = {"float32 channels_last": 30.0, "bfloat16 channels_last": 10.0, "float32 contiguous": 1.0}
     fast = {"float32 channels_last": 10.0, "bfloat16 channels_last": 30.0, "bfloat16 contiguous": 1.0}
     digits, config = tunekit.load_dataset("digits"), {"backbone": "cnn_small"}
-    speeds(complete(config), digits)
+    speeds(complete(config), digits, CPU)
 
     def losses(name, max_epochs):
         options = {"max_epochs": max_epochs, "verbose": 0, "name": name, "folder": cache / "experiments"}
@@ -99,3 +101,24 @@ def test_an_experiment_keeps_the_arithmetic_that_it_began_with(cache):
     assert losses("fast", 3) == in_bfloat16  # not measured again
     in_float32 = losses("slow", 3)
     assert in_float32 != in_bfloat16 and in_float32 == pytest.approx(in_bfloat16, rel=0.1)
+
+
+def test_a_model_that_cannot_do_bfloat16_trains_in_float32(dataset, cache):
+    class Fussy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = torch.nn.Linear(144, 2)
+
+        def forward(self, images):
+            outputs = self.fc(images.flatten(1))
+            return torch.zeros(len(images), 2).index_add(0, torch.arange(len(images)), outputs)
+
+    config = complete({"backbone": lambda config, dataset: Fussy()})
+    assert measure(config, dataset, CPU)["bfloat16 channels_last"] == 0
+    assert choose(config, dataset, CPU)["precision"] == "float32"
+
+
+def test_what_was_chosen_on_a_cpu_says_nothing_of_a_gpu(dataset, cache):
+    choices = choose_for({"backbone": "mlp"}, dataset, CPU)
+    config = complete({"backbone": "mlp"})
+    assert settled(config, choices, torch.device("cuda")) == config != settled(config, choices, CPU)

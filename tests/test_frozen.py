@@ -1,6 +1,7 @@
 """A frozen backbone sees each image once: its features are kept, shared, and give the metrics that the images give."""
 
 import copy
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -39,8 +40,25 @@ def dataset():
     return Dataset.from_arrays(train=(images.astype(np.uint8), targets))
 
 
+def net(config, dataset):
+    """A small net whose trunk is the same whatever the seed, as if it had been trained before."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(7),
+            nn.Flatten(),
+            nn.Linear(196, 16),
+        ]
+        trunk = nn.Sequential(*layers, nn.ReLU())
+    return nn.Sequential(OrderedDict(trunk=trunk, head=nn.Sequential(nn.Dropout(config["dropout"]), nn.Linear(16, 3))))
+
+
 def make_config(**changed):
-    config = {"backbone": "cnn", "freeze": "backbone", "batch_size": 16, "lr": 0.01, "precision": "float32"}
+    config = {"backbone": net, "freeze": "backbone", "batch_size": 16, "lr": 0.01, "precision": "float32",
+              "dropout": 0.2}  # fmt: skip
     return {**complete({**config, **changed}), "seed": 3, "max_epochs": 2}
 
 
@@ -65,7 +83,7 @@ def test_the_metrics_are_those_without_a_cache(changed, dataset, monkeypatch):
     for (metrics, _), (with_images, _) in zip(train(config, dataset), expected, strict=True):
         for name in ("train_loss", "val_loss", "train_accuracy", "val_accuracy"):
             assert metrics[name] == pytest.approx(with_images[name], rel=1e-3), name
-    assert len(features()) == 1
+    assert len(features()) == (config["backbone"] is net)  # random weights are no other trial's
 
 
 def test_what_was_trained_on_features_is_a_whole_model(dataset):
@@ -90,7 +108,9 @@ def test_trials_share_features_unless_they_would_differ(dataset, monkeypatch):
     assert kept({"lr": 0.1, "batch_size": 8, "optimizer": "sgd", "dropout": 0.5}) == 1
     assert kept({"augment": "flip"}) == 2  # sees them mirrored too
     assert kept({"image_size": 40}) == 3
-    assert kept({}, seed=4) == 4  # other weights, as these are not pretrained
+    assert kept({}, seed=4) == 3
+    assert kept({"backbone": "cnn"}) == 4 and kept({"backbone": "cnn"}, seed=4) == 5  # weights of the trial's own
+    assert len(features()) == 3
 
 
 def test_going_on_from_a_checkpoint_is_as_if_it_had_not_stopped(dataset):
@@ -111,23 +131,35 @@ def test_features_that_are_damaged_are_made_anew(dataset):
     assert again["train_loss"] == first["train_loss"]
 
 
-def odd_model(config, dataset):
-    """Its outputs are not its head's."""
+class Odd(nn.Module):
+    """A model whose outputs are not what its head makes of one tensor."""
 
-    class Odd(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body, self.fc = nn.Linear(32 * 32 * 3, 8), nn.Linear(8, 3)
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.body, self.fc = way, nn.Linear(32 * 32 * 3, 8), nn.Linear(8, 3)
 
-        def forward(self, images):
-            return self.fc(self.body(images.flatten(1)).relu()) * 2
+    def forward(self, images):
+        features = self.body(images.flatten(1)).relu()
+        if self.way == "scaled":
+            return self.fc(features) * 2
+        if self.way == "dropout":
+            return self.fc(nn.functional.dropout(features, 0.5, self.training))
+        if self.way == "keyword":
+            return self.fc(input=features)
+        if self.way == "weights":
+            return nn.functional.linear(features, self.fc.weight, self.fc.bias)
+        return self.fc(features) + self.fc(features)
 
-    return Odd()
+
+def odd(way):
+    return {"backbone": lambda config, dataset: Odd(way)}
 
 
-@pytest.mark.parametrize(
-    "changed", [{"backbone": odd_model}, {"augment": "crop"}, {"freeze": None}, {"backbone": "googlenet"}]
-)
+NOT_KEPT = [odd("scaled"), odd("dropout"), odd("keyword"), odd("weights"), odd("twice"), {"augment": "crop"},
+            {"freeze": None}, {"backbone": "googlenet"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("changed", NOT_KEPT, ids=str)
 def test_where_features_would_not_do_the_images_are_used(changed, dataset):
     config = make_config(**changed)
     model = build_model(config, dataset)

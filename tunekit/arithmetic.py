@@ -21,7 +21,7 @@ from tunekit.datasets.store import cache_folder, locked, read_json
 from tunekit.distributions import label_of
 from tunekit.feeds import autocast, memory_format_of
 from tunekit.space import Space, all_values, default_config
-from tunekit.training import loss_of, pick_device
+from tunekit.training import loss_of
 from tunekit.versions import source_of
 
 KEYS = ("backbone", "image_size", "precision", "memory_format")  # of a config: what a choice is for
@@ -32,41 +32,57 @@ LEAST_S, LEAST_STEPS = 0.3, 3  # each candidate is timed for so long, or a singl
 MOST_VALUES = 2**17  # of a batch, so that a step of a large model takes no more than a second or two
 
 
-def choose_for(space: Space, dataset: Any) -> Choices:
-    """Return what is chosen for every config of a space that leaves something open: see `settled`."""
+def choose_for(space: Space, dataset: Any, device: torch.device) -> Choices:
+    """Return what is chosen on a device for every config of a space that leaves something open: see `settled`."""
     axes = {key: all_values(space, key, DEFAULTS[key]) for key in KEYS}
     configs = (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
     base = complete(default_config(space, DEFAULTS))
-    return {_name(config): choose({**base, **config}, dataset) for config in configs if "auto" in config.values()}
+    return {
+        _name(config): {"device": device.type, **choose({**base, **config}, dataset, device)}
+        for config in configs
+        if "auto" in config.values()
+    }
 
 
-def settled(config: dict[str, Any], choices: Choices) -> dict[str, Any]:
-    """Return a config with the precision and memory_format that were chosen for it, where it says "auto"."""
-    return {**config, **choices.get(_name(config), {})}
+def settled(config: dict[str, Any], choices: Choices, device: torch.device | None = None) -> dict[str, Any]:
+    """Return a config with the precision and memory_format that were chosen for it, where it says "auto".
+
+    What was chosen on a CPU says nothing of a GPU: a device of another kind leaves the config as it is.
+    """
+    chosen = dict(choices.get(_name(config), {}))
+    kind = chosen.pop("device", None)
+    return config if device is not None and device.type != kind else {**config, **chosen}
 
 
-def choose(config: dict[str, Any], dataset: Any) -> dict[str, str]:
+def choose(config: dict[str, Any], dataset: Any, device: torch.device) -> dict[str, str]:
     """Return the precision and memory_format with which a config trains fastest here.
 
     Args:
         config: complete; what it fixes itself, holds.
         dataset: a Dataset, for the shape of its images.
+        device: which is to train.
 
     Returns:
         precision: "float32" or "bfloat16", and memory_format: "channels_last" or "contiguous".
     """
     fixed = {key: config[key] for key in ("precision", "memory_format") if config[key] != "auto"}
-    measured = speeds(config, dataset)
-    allowed = {name: speed for name, speed in measured.items() if set(fixed.values()) <= set(name.split())}
-    if not allowed:  # a layout that was fixed by hand, and timed in the other precision alone
-        return {"precision": "float32", **fixed}
-    best = max(allowed, key=lambda name: allowed[name] / (GAIN if name.startswith("bfloat16") else 1.0))
+    measured = speeds(config, dataset, device)
+    allowed = {name: speed for name, speed in measured.items() if speed and set(fixed.values()) <= set(name.split())}
+    if not allowed:  # nothing ran, or a layout was fixed by hand that was timed in the other precision alone
+        return {"precision": "float32", "memory_format": "channels_last", **fixed}
+    best = max(allowed, key=lambda name: _worth(name, allowed[name]))
     return dict(zip(("precision", "memory_format"), best.split(), strict=True))
 
 
-def speeds(config: dict[str, Any], dataset: Any) -> Speeds:
-    """Return how many images a second a config trains with each arithmetic: from the cache, or measured now."""
-    device = pick_device()
+def _worth(name: str, speed: float) -> float:
+    return speed / (GAIN if name.startswith("bfloat16") else 1.0)
+
+
+def speeds(config: dict[str, Any], dataset: Any, device: torch.device) -> Speeds:
+    """Return how many images a second a config trains with each arithmetic: from the cache, or measured now.
+
+    0 is what a model cannot be trained with at all: not all of PyTorch knows bfloat16.
+    """
     key = _key(config, dataset, device)
     path = cache_folder() / "speeds.json"
     known = (read_json(path) or {}) if key else {}
@@ -86,14 +102,22 @@ def measure(config: dict[str, Any], dataset: Any, device: torch.device) -> Speed
     try:
         with torch.random.fork_rng(devices=[]):
             found = {f"{name} channels_last": _time(config, dataset, device, name) for name in ("float32", "bfloat16")}
-            faster = max(found, key=lambda name: found[name]).split()[0]
+            faster = max(found, key=lambda name: _worth(name, found[name])).split()[0]
             found[f"{faster} contiguous"] = _time(config, dataset, device, faster, "contiguous")
     finally:
         torch.set_num_threads(threads)
     return found
 
 
-def _time(
+def _time(*arguments: Any) -> float:
+    """Return the speed of `_steps`; 0 where the model fails, in whatever way: its own trial will tell."""
+    try:
+        return _steps(*arguments)
+    except Exception:
+        return 0.0
+
+
+def _steps(
     config: dict[str, Any], dataset: Any, device: torch.device, precision: str, layout: str = "channels_last"
 ) -> float:
     config = {**config, "precision": precision, "memory_format": layout, "pretrained": False}

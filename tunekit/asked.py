@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from tunekit import training
 from tunekit.arithmetic import Choices, choose_for
 from tunekit.backbones import Backbone, backbones, check_backbone
@@ -60,9 +62,9 @@ class Asked:
             "seed": self.seed,
         }
 
-    def choices(self) -> Choices:
-        """Return the arithmetic that suits this machine best, for the configs of the space that leave it open."""
-        return choose_for(self.space, self.dataset) if self.train is training.train else {}
+    def choices(self, device: torch.device) -> Choices:
+        """Return the arithmetic that suits a device best, for the configs of the space that leave it open."""
+        return choose_for(self.space, self.dataset, device) if self.train is training.train else {}
 
     def code(self) -> dict[str, str | None]:
         """Return a fingerprint of each function of one's own that the results depend on."""
@@ -148,7 +150,7 @@ def check_secrets(space: Space) -> None:
     """Raise ConfigError where a space holds a secret: what is in it is written down, and shown."""
     secrets = secrets_of()
     for key, value in leaves(space):
-        if isinstance(value, str) and (is_secret(key) or any(secret in value for secret in secrets)):
+        if isinstance(value, str) and (is_secret(key.split("_")[-1]) or any(secret in value for secret in secrets)):
             raise ConfigError(
                 f"{key} in the space looks like a secret, and a space is written down and shown: let the training "
                 "loop read it from a file or an environment variable of its own"

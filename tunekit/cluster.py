@@ -37,7 +37,7 @@ SETTINGS: dict[str, str | None] = {
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000000",
 }
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-SCRATCH = "tunekit-"  # begins the names of our scratch folders
+SCRATCH = "tunekit-ray-"  # begins the names of our scratch folders
 LONGEST_FOLDER = 24  # characters, below which Ray's sockets have names of at most 107
 OBJECT_STORE_BYTES = 100 * 2**20  # data goes through memory maps, not through Ray
 
@@ -77,12 +77,12 @@ def ray_session(address: str | None, num_cpus: int | None = None) -> Iterator[Pa
 def _scratch_folder() -> Iterator[Path]:
     """Make a folder for a while. Those of processes that were killed, which could not delete theirs, go too."""
     top = _short_folder()
-    for left in top.glob(f"{SCRATCH}*"):
+    for lock_file in (*top.glob(f"{SCRATCH}*/lock"), *top.glob(f".{SCRATCH}*/lock")):
         with suppress(OSError, ExperimentError):
-            _clear(left)
+            _clear(lock_file.parent)
     made = Path(tempfile.mkdtemp(prefix=f".{SCRATCH}", dir=top))  # 0700
     lock = take_lock(made / "lock", create=True)
-    scratch = made.rename(top / made.name[1:])  # with its lock in it: one without is left over
+    scratch = made.rename(top / made.name[1:])  # with its lock in it, without which nobody takes it for ours
     try:
         yield scratch
     finally:
@@ -105,10 +105,10 @@ def _short_folder() -> Path:
 
 def _clear(left: Path) -> None:
     """Delete a scratch folder whose owner is dead, and end what its Ray has left running, which writes there."""
-    of = left.lstat()
-    if of.st_uid != os.getuid() or not stat.S_ISDIR(of.st_mode):
+    kinds = ((left, stat.S_ISDIR), (left / "lock", stat.S_ISREG))
+    if not all(path.lstat().st_uid == os.getuid() and is_kind(path.lstat().st_mode) for path, is_kind in kinds):
         return
-    lock = take_lock(left / "lock", create=True)
+    lock = take_lock(left / "lock")
     if lock is None:
         return
     for pid in _users_of(left):

@@ -14,7 +14,7 @@ from tunekit.proposer import Proposer
 from tunekit.recorder import RayCallback, RayStopper, Recorder
 from tunekit.schedulers import RayScheduler
 from tunekit.searchers import RaySearcher
-from tunekit.session import interruptible
+from tunekit.session import check_room, interruptible
 from tunekit.trial import RayTrial, TrialSetup
 
 
@@ -54,6 +54,8 @@ class Engine:
         )  # fmt: skip
         with ray_session(self.address) as scratch, interruptible(self.recorder):  # Ray sets handlers as it starts
             resources = {"cpu": self.cpus_per_trial, "gpu": self._gpus()}
+            at_once = min(num_slots(resources), num_trials)
+            check_room(self.ledger.folder, self.asked, at_once, self.recorder.kept.keep_best)
             searcher = RaySearcher(self.ledger, proposer, num_trials, lambda: num_slots(resources), confirm)
             os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, num_slots(resources)))  # start workers side by side
             tuner = tune.Tuner(

@@ -1,10 +1,11 @@
 """run(), resume() and train(): from what was asked to results, through Ray Tune and the ledger."""
 
 import inspect
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tunekit import live
 from tunekit.asked import check_asked, check_config_alone, check_positive, check_whole
@@ -22,7 +23,11 @@ from tunekit.space import Config, labels
 from tunekit.space_json import space_from_json
 from tunekit.sweeps import arguments, is_sweep, read_sweep
 from tunekit.tracking import check_trackers, tracked
+from tunekit.training import pick_device
 from tunekit.trial import TrainFunction, TrialSetup, run_trial
+
+LIMITS = ("num_trials", "time_budget_s", "confirm", "keep_best", "cpus_per_trial", "gpus_per_trial", "trial_timeout_s",
+          "tracker")  # fmt: skip
 
 
 def run(
@@ -122,14 +127,13 @@ def run(
     asked = check_asked(
         space, data, metric, mode, max_epochs, searcher, scheduler, start_from, train, seed
     )  # fmt: skip
-    place, changed = open_folder(Path(folder), name, asked)
-    check_room(place, asked, (os.cpu_count() or 1) // cpus_per_trial, keep_best)
+    device = torch.device("cpu") if gpus_per_trial == 0 else pick_device()
+    place, changed = open_folder(Path(folder), name, asked, device)
     say(verbose, *(f"since this experiment began: {line}" for line in changed))
-    limits = {"num_trials": num_trials, "time_budget_s": time_budget_s, "confirm": confirm, "keep_best": keep_best}
-    with (
-        session(place, {**limits, "tracker": trackers, "changed": changed}) as ledger,
-        tracked(trackers, place, where) as notes,
-    ):
+    limits = {"num_trials": num_trials, "time_budget_s": time_budget_s, "confirm": confirm, "keep_best": keep_best,
+              "cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial, "trial_timeout_s": trial_timeout_s,
+              "tracker": trackers, "changed": changed}  # fmt: skip
+    with session(place, limits) as ledger, tracked(trackers, place, where) as notes:
         decisions = Decisions(scheduler, max_epochs, asked.metric, asked.mode, ledger.events())
         recorder = Recorder(ledger, decisions, keep_best, time_budget_s)
         proposer = asked.proposer()
@@ -184,8 +188,7 @@ def train(
     trackers = check_trackers(tracker)
     data = load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image)
     asked = check_config_alone(config, data, max_epochs, train, seed)
-    place, changed = open_folder(Path(folder), name, asked)
-    check_room(place, asked, 1, 1)
+    place, changed = open_folder(Path(folder), name, asked, pick_device())
     say(verbose, *(f"since this experiment began: {line}" for line in changed))
     with session(place, {"num_trials": 1, "changed": changed}) as ledger, tracked(trackers, place) as notes:
         recorder = Recorder(ledger, Decisions("none", max_epochs, asked.metric, asked.mode), 1, None)
@@ -197,6 +200,8 @@ def train(
             choices=read_experiment(place)["arithmetic"],
         )  # fmt: skip
         with live.view(place, 1, max_epochs, asked.metric, asked.mode, verbose), interruptible(recorder):
+            if ledger.unfinished:
+                check_room(place, asked, num_at_once=1, keep_best=1)
             while ledger.unfinished and not recorder.stop_reason():  # again, where its memory ran out
                 for message in run_trial(setup, ledger.unfinished[0].request):
                     if recorder.record(0, message) or recorder.stop_reason():
@@ -232,7 +237,7 @@ def resume(folder: str | Path, *, verbose: int = 1, address: str | None = None) 
         **{key: asked[key] for key in ("metric", "mode", "max_epochs", "searcher", "scheduler", "seed")},
         start_from=asked["start_from"],
         train=loop,
-        **{key: limits[key] for key in ("num_trials", "time_budget_s", "confirm", "keep_best", "tracker")},
+        **{key: limits[key] for key in LIMITS if key in limits},  # none, where it was cut off as it began
         **place,
         address=address,
     )

@@ -63,8 +63,9 @@ class Feed:
 
     def in_order(self, most_pixels: int = 2**19) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (inputs, targets) in the split's order, in batches as large as the caches like."""
-        size = self.prepare.size or max(self.inputs.shape[1:3]) if self.prepare else 1
-        for rows in self.rows.split(max(32, most_pixels // size**2) // self.micro_batches or 1):
+        size = self.prepare.size or max(self.inputs.shape[1:3]) if self.prepare else 0
+        each = size**2 or self.inputs[0, 0].numel()
+        for rows in self.rows.split(max(32, most_pixels // each) // self.micro_batches or 1):
             yield self._batch(rows, training=False)
 
     def _batch(self, rows: torch.Tensor, training: bool) -> tuple[torch.Tensor, torch.Tensor]:

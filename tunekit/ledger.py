@@ -43,6 +43,7 @@ class Ledger:
     def __init__(self, folder: Path, *, write: bool = False) -> None:
         self.folder = folder
         self._copy: tempfile.TemporaryDirectory | None = None
+        self.problems: list[str] = []  # what people should know, though it ends nothing
         self._connection: sqlite3.Connection | None = None
         self._backup: Backup | None = None
         self._lock = _take_lock(folder) if write else None
@@ -52,13 +53,13 @@ class Ledger:
             self._connection = self._open_to_write() if write else self._open_to_read()
             number, at_s = self._last()
             if number < backed_up:
-                raise self._damaged(f"it ends at event {number}, but its backup at {backed_up}")
+                raise self._damaged(f"it ends at event {number}, but its backup at {backed_up}; or it is half a copy")
             if write:
                 self._check_pages()
             trials = self.trials() if write else {}
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self.close()
-            raise self._unreadable(error) from None
+            raise self._unreadable(error, begun=last_number(paths.backup_db(folder)) > 0) from None
         except ExperimentError:
             self.close()
             raise
@@ -74,7 +75,7 @@ class Ledger:
         connection = connect(path)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")  # a commit is on disk when it returns
-        connection.executescript(SCHEMA)
+        connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
         return connection
 
     def _open_to_read(self) -> sqlite3.Connection:
@@ -132,7 +133,6 @@ class Ledger:
             self._connection.execute(INSERT, whole)
             event = event_of(whole)
             self._number = event.number
-            self._backup.make_if_due(self._number)
         except sqlite3.IntegrityError as error:
             raise ExperimentError(f"the ledger of {self.folder} takes no {kind!r} twice ({error})") from None
         except sqlite3.Error as error:
@@ -143,6 +143,10 @@ class Ledger:
             self.next_number = max(self.next_number, trial + 1)
             if kind == "ended":
                 del self.unfinished[trial]
+        try:
+            self._backup.make_if_due(self._number)
+        except (sqlite3.Error, StorageError) as error:
+            self.problems = [f"the ledger's backup could not be written: {error}"]
         return event
 
     def events(self, after: int = 0) -> Iterator[Event]:
@@ -180,7 +184,11 @@ class Ledger:
             if self._copy is not None:
                 self._copy.cleanup()
 
-    def _unreadable(self, error: sqlite3.Error) -> ExperimentError:
+    def _unreadable(self, error: sqlite3.Error | OSError, begun: bool = True) -> ExperimentError:
+        if isinstance(error, OSError):
+            return ExperimentError(f"the ledger of {self.folder} cannot be read: {error}")
+        if not begun and "no such table" in str(error):
+            return ExperimentError(f"{self.folder} holds nothing yet: run the command again that began it")
         if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in NOT_DAMAGE:
             return ExperimentError(f"the ledger of {self.folder} cannot be read: {error}")
         return self._damaged(str(error))
@@ -223,7 +231,7 @@ def _take_lock(folder: Path) -> int:
     path = paths.experiment_json(folder)
     if not path.is_file():
         raise ExperimentError(f"{folder} is no experiment: it has no {path.name}")
-    lock = take_lock(path)
+    lock = take_lock(path, wait_s=1.0)
     if lock is None:
         raise ExperimentError(f"{folder} is in use by another run{_owner(folder)}: wait for it, or choose another name")
     return lock

@@ -127,9 +127,9 @@ def link_atomic(path: Path, name: Path) -> None:
     aside.unlink(missing_ok=True)  # where both were names of one file already, replace does nothing
 
 
-def remove_asides(experiment: Path) -> None:
-    """Delete what a process that was killed had begun to write, in an experiment's folder and its trials'."""
-    for folder in (experiment, *experiment.glob("trials/*")):
+def remove_asides(*folders: Path) -> None:
+    """Delete what a process that was killed had begun to write in some folders."""
+    for folder in folders:
         for path in folder.glob(f"*{ASIDE}*"):
             path.unlink(missing_ok=True)
 
@@ -142,6 +142,21 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_new_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically, unless it is there: who comes second leaves it as it is."""
+    own = path.with_name(f".{path.name}.{os.getpid()}{ASIDE}")
+    write_json(own, value)
+    with writing(path), suppress(FileExistsError):
+        try:
+            path.hardlink_to(own)
+        except FileExistsError:
+            raise
+        except OSError:  # the file system knows no second names
+            if not path.exists():
+                os.replace(own, path)
+    own.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:

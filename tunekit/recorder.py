@@ -162,8 +162,8 @@ class KeptCheckpoints:
 
 
 def delete_checkpoints(folder: Path) -> None:
-    """Delete a trial's checkpoints, and its folder if nothing else is in it."""
-    for path in folder.glob(f"*{paths.SUFFIX}"):
+    """Delete a trial's checkpoints, whole or half written, and its folder if nothing else is in it."""
+    for path in folder.glob(f"*{paths.SUFFIX}*"):
         path.unlink()
     if folder.exists() and not any(folder.iterdir()):
         shutil.rmtree(folder)

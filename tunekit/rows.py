@@ -45,6 +45,7 @@ class Backup:
         """Make it if the last one is old enough; `number` is the last row's."""
         if time.monotonic() >= self.due_s:
             began = time.monotonic()
+            self.due_s = began + BACKUP_EVERY_S  # also where it fails
             self.make(number)
             took = time.monotonic() - began
             self.due_s = time.monotonic() + max(BACKUP_EVERY_S, took / BACKUP_SHARE)
@@ -78,28 +79,13 @@ def connect(path: Path | str) -> sqlite3.Connection:
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     try:
         connection.execute("PRAGMA trusted_schema=OFF")
-        foreign = _shape(connection) - OUR_SHAPE
-        if foreign:  # views and triggers are programs
-            raise sqlite3.DatabaseError(f"it holds {sorted(foreign)[0][:2]}, which is not tunekit's")
+        for kind, name in connection.execute("SELECT type, name FROM sqlite_master"):
+            if kind in ("view", "trigger") or (kind == "table" and name != "events" and not name.startswith("sqlite_")):
+                raise sqlite3.DatabaseError(f"it holds a {kind} {name!r}, which is not tunekit's")  # they are programs
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _shape(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
-    return set(connection.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master"))
-
-
-def _our_shape() -> set[tuple[str, str, str]]:
-    connection = sqlite3.connect(":memory:")
-    connection.executescript(SCHEMA)
-    shape = _shape(connection)
-    connection.close()
-    return shape
-
-
-OUR_SHAPE = _our_shape()
 
 
 def checksum(row: Any) -> int:

@@ -31,7 +31,7 @@ def secrets_of(environ: Mapping[str, str] = os.environ) -> list[str]:
     whole = {value for name, value in environ.items() if is_secret(name)}
     lines = {line for value in whole for line in value.splitlines()}  # of a private key, say
     passwords = {match[2] for value in environ.values() for match in URL_PASSWORD.finditer(value)}
-    found = {secret for secret in whole | lines if len(secret) >= SHORTEST} | passwords
+    found = {secret for secret in whole | lines | passwords if len(secret) >= SHORTEST and not os.path.exists(secret)}
     return sorted(found | {repr(secret)[1:-1] for secret in found}, key=len, reverse=True)
 
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tunekit import paths
 from tunekit.asked import Asked, check_name
 from tunekit.errors import ExperimentError, StorageError, TrainingError
@@ -21,22 +23,25 @@ from tunekit.versions import differences, versions
 LEAST_ROOM = 16 * 2**20  # bytes, for the ledger and its backup
 
 
-def open_folder(folder: Path, name: str | None, asked: Asked) -> tuple[Path, list[str]]:
+def open_folder(folder: Path, name: str | None, asked: Asked, device: torch.device) -> tuple[Path, list[str]]:
     """Return the experiment's folder, made if need be, and what may matter that has changed since it was made.
+
+    The device is what trials train on, as far as is known here.
 
     Raises:
         ExperimentError: it was asked for something else, holds something else, or is open to others.
         StorageError: it cannot be written.
     """
     place = folder / (check_name(name) if name is not None else asked.default_name)
-    described = {"asked": asked.as_json(), "dataset": asked.dataset.summary(), "versions": versions(),
+    described: dict[str, Any] = {"asked": asked.as_json(), "dataset": asked.dataset.summary(), "versions": versions(),
                  "code": asked.code()}  # fmt: skip
     path = paths.experiment_json(place)
     if not path.exists():
         if place.exists() and any(name for name in place.iterdir() if name.suffix != paths.ASIDE):
             raise ExperimentError(f"{place} is no experiment, but holds files: choose another name")
+        described["arithmetic"] = asked.choices(device)  # takes seconds, in which another may begin the same
         paths.make_private(place)
-        paths.write_json(path, {**described, "arithmetic": asked.choices()})
+        paths.write_new_json(path, described)
     owner = place.stat()
     if owner.st_uid != os.getuid() or owner.st_mode & 0o022:
         raise ExperimentError(f"{place} can be written by others: chown and chmod 700 it, or choose another name")
@@ -57,7 +62,8 @@ def check_room(place: Path, asked: Asked, num_at_once: int, keep_best: int) -> N
     holds the weights, and at most twice as much of the optimizer's.
     """
     checkpoint = 3 * asked.model_bytes
-    there = sum(path.stat().st_size for path in place.rglob(f"*{paths.SUFFIX}") if path.exists())
+    files = [path.stat() for path in place.rglob(f"*{paths.SUFFIX}")]
+    there = sum({file.st_ino: file.st_size for file in files}.values())  # the best has two names
     needed = max(LEAST_ROOM, checkpoint * (3 * num_at_once + keep_best + 1) - there)
     free = shutil.disk_usage(place).free
     if free < needed:
@@ -74,7 +80,7 @@ def session(place: Path, limits: dict[str, Any]) -> Iterator[Ledger]:
     try:
         with paths.writing(place):
             paths.check_links(place)
-            paths.remove_asides(place)
+            paths.remove_asides(place, *place.glob("trials/*"))
         ledger.append("opened", {**who_am_i(), **limits})
         yield ledger
     finally:
@@ -97,7 +103,8 @@ def interruptible(recorder: Recorder) -> Iterator[None]:
         signal.signal(number, before[signal.Signals(number)])
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        before[number] = signal.signal(number, stop)
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):  # nohup has it ignored
+            before[number] = signal.signal(number, stop)
     try:
         yield
     finally:
@@ -115,6 +122,7 @@ def finish(recorder: Recorder, place: Path, verbose: int) -> None:
     """Say how the search ended, if not as asked, and raise what it ended with."""
     if recorder.error is not None:
         raise recorder.error
+    say(verbose, *recorder.ledger.problems)
     ledger = Ledger(place)
     trials = ledger.trials().values()
     ledger.close()

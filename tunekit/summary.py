@@ -24,6 +24,7 @@ from tunekit.live import clock, in_short
 from tunekit.results import Results
 from tunekit.safe_text import csv_cell, printable
 from tunekit.spaces import space_names
+from tunekit.training import pick_device
 
 
 def print_trials(results: Results, num_trials: int = 20) -> None:
@@ -122,7 +123,7 @@ def print_backbone(name: str, image_size: int, channels: int, classes: int) -> N
         table.add_row(layer.name, layer.type, str(layer.output_shape), f"{layer.num_parameters:,}")
     Console().print(table)
     print(f"total: {total.num_parameters:,} parameters")
-    for name, speed in speeds(config, dataset).items():
+    for name, speed in speeds(config, dataset, pick_device()).items():
         print(f"{name}: {speed:,.0f} images/s trained by one {'GPU' if torch.cuda.is_available() else 'core'} here")
 
 

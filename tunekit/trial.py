@@ -90,7 +90,8 @@ def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
     proposal = request["proposal"]
     drawn = draw_config(setup.space, lambda name, _: proposal["params"][name])
     builtin = setup.train is training.train
-    config = settled(complete(drawn), setup.choices) if builtin else {"micro_batches": 1, **drawn}
+    whole = complete(drawn) if builtin else {"micro_batches": 1, **drawn}
+    config = settled(whole, setup.choices, training.pick_device()) if builtin else whole
     config["micro_batches"] *= request["micro_batches"]
     config = {**config, "seed": proposal["seed"], "max_epochs": setup.max_epochs}
     for name, backbone in setup.backbones.items():
@@ -98,6 +99,7 @@ def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
     dataset = open_dataset(setup.dataset) if isinstance(setup.dataset, Path) else setup.dataset
     folder = paths.make_private(paths.trial_folder(setup.folder, request["trial"]))
     with paths.writing(folder):
+        paths.remove_asides(folder)  # of a worker that was killed
         state, history, warnings = newest_state(folder, request["epoch"])
         if history:
             keep_newest(folder, history, setup.metric, setup.mode)  # the last attempt may have ended before it did

@@ -167,15 +167,21 @@ def make_room(num_bytes: int) -> None:
         limit = float(text) * 1e9
     except ValueError:
         raise DataError(f"TUNEKIT_CACHE_GB must be a number of gigabytes, but is {text!r}") from None
-    found = [path for kind, name in KINDS.items() for path in (cache_folder() / kind).glob(f"*/{name}")]
-    sizes = {path: sum(file.stat().st_size for file in path.parent.iterdir()) for path in found}
-    used = {path: path.stat().st_mtime for path in found}
+    sizes, used = {}, {}
+    for kind, name in KINDS.items():
+        for entry in (cache_folder() / kind).iterdir():
+            with suppress(OSError):  # another process may delete it meanwhile
+                described = entry / name
+                used[entry] = (described if described.exists() else entry).stat().st_mtime
+                sizes[entry] = sum(file.stat().st_size for file in entry.rglob("*") if file.is_file())
     too_much = sum(sizes.values()) + num_bytes - limit
-    for path in sorted(found, key=used.__getitem__):
-        if too_much <= 0 or time.time() - used[path] < IN_USE_S:
+    for entry in sorted(sizes, key=used.__getitem__):
+        half_made = entry.name.startswith(".new-")  # by a process that was killed
+        if time.time() - used[entry] < IN_USE_S:
             return
-        shutil.rmtree(path.parent, ignore_errors=True)
-        too_much -= sizes[path]
+        if too_much > 0 or half_made:
+            shutil.rmtree(entry, ignore_errors=True)
+            too_much -= sizes[entry]
 
 
 def sizes_match(folder: Path, described: dict[str, Any]) -> bool:
