@@ -103,7 +103,8 @@ def interruptible(recorder: Recorder) -> Iterator[None]:
         signal.signal(number, before[signal.Signals(number)])
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) not in (signal.SIG_IGN, None):  # nohup has it ignored
+        current = signal.getsignal(number)
+        if current is not None and (number, current) != (signal.SIGHUP, signal.SIG_IGN):  # which is what nohup wants
             before[number] = signal.signal(number, stop)
     try:
         yield
