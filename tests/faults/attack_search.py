@@ -115,6 +115,7 @@ def running_search() -> Iterator[Search]:
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
 
 
 def wait_for_failures(search: Search, number: int = 3, timeout_s: float = 120.0) -> None:
