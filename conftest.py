@@ -1,10 +1,16 @@
 """What tests and the examples in docstrings share: a cache of their own, and no trace in the folder they are run in."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+# Whoever runs the tests in the background may have these ignored, which processes started here would inherit.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
