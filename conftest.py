@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-
 # Whoever runs the tests in the background may have these ignored, which processes started here would inherit.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
