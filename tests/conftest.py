@@ -5,10 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tunekit.cluster import ray_session
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Two threads that wait for each other are many times slower where other processes have the cores too."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

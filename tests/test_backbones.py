@@ -24,15 +24,6 @@ FAMILIES = {  # one member each, and the smallest image it takes, in px
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """More of them only wait for one another on nets this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make_config(backbone, **changed):
     return {"backbone": backbone, "image_size": None, "dropout": None, "pretrained": False, "freeze": None, **changed}
 

@@ -17,14 +17,6 @@ from tunekit.training import derive_seed, loss_of, measure, predict, train
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def digits(num_train=200, num_val=70, targets=None):
     """Real handwritten digits, few of them; `targets` makes values of the class numbers."""
     whole = load_dataset("digits")

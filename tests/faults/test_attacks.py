@@ -15,22 +15,10 @@ from pathlib import Path
 import attack_files
 import pytest
 import torch
-from attack_cli import COMMANDS, LITTLE_MEMORY, Answer, command, look_at, memory_of, snapshot, table, trained
+from attack_cli import COMMANDS, LITTLE_MEMORY, Answer, command, look_at, memory_of, snapshot, table
 
 import tunekit
 from tunekit.errors import TunekitError
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small experiment."""
-    return trained(tmp_path_factory.mktemp("original"))
-
-
-@pytest.fixture
-def experiment(original: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be tampered with."""
-    return Path(shutil.copytree(original, tmp_path / "experiments" / "first"))
 
 
 def unpacked(folder: Path, archive: bytes) -> Answer:

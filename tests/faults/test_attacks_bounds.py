@@ -7,26 +7,13 @@ import shutil
 from pathlib import Path
 
 import attack_files
-import pytest
-from attack_cli import LITTLE_MEMORY, command, look_at, memory_of, trained
+from attack_cli import LITTLE_MEMORY, command, look_at, memory_of
 
 import tunekit
 from tunekit.errors import ConfigError, SpaceError, TunekitError
 
 SWEEP = "method: random\nmetric: {{name: val_loss, goal: minimize}}\nparameters:\n  lr: {}\n"
 MOST_WORDS = 10_000  # characters of a message
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small experiment."""
-    return trained(tmp_path_factory.mktemp("original"))
-
-
-@pytest.fixture
-def experiment(original: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be tampered with."""
-    return Path(shutil.copytree(original, tmp_path / "experiments" / "first"))
 
 
 def test_yaml_tags(tmp_path, record_property):

@@ -8,24 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from attack_cli import command, snapshot, table, trained
+from attack_cli import command, snapshot, table
 
 import tunekit
 from tunekit.errors import TunekitError
 
 NOBODY = 65534
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small experiment."""
-    return trained(tmp_path_factory.mktemp("original"))
-
-
-@pytest.fixture
-def experiment(original: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be tampered with."""
-    return Path(shutil.copytree(original, tmp_path / "experiments" / "first"))
 
 
 def test_hostile_ledgers(experiment, tmp_path, record_property):

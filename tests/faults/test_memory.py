@@ -16,7 +16,6 @@ import numpy as np, torch
 import tunekit.experiment
 from tunekit.datasets import Dataset
 
-torch.set_num_threads(1)
 images = np.random.default_rng(0).integers(0, 255, (3000, 28, 28), dtype=np.uint8)
 dataset = Dataset.from_arrays(train=(images, np.arange(3000) % 10))
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
