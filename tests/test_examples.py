@@ -60,6 +60,7 @@ def small_placepulse(data, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_mnist(small_mnist, tmp_path):
     printed = example("mnist.py", "--data-dir", small_mnist, "--num-trials", 2, "--max-epochs", 1, cwd=tmp_path)
     assert "test accuracy 0." in printed and "default config 0." in printed
@@ -82,6 +83,7 @@ def test_own_training(tmp_path):
     assert "'width'" in example("own_training.py", "--max-epochs", 1, cwd=tmp_path)
 
 
+@pytest.mark.long
 def test_placepulse(small_placepulse, tmp_path):
     options = ["--data-dir", small_placepulse, "--study", "wealthier", "--num-trials", 2, "--max-epochs", 1]
     printed = example("placepulse.py", *options, cwd=tmp_path)

@@ -76,6 +76,7 @@ def test_only_the_best_trials_keep_a_checkpoint(tmp_path):
     assert kept == {results.best_trial.number, 0}  # the winner's, and the default config's
 
 
+@pytest.mark.long
 def test_a_search_stopped_and_resumed_ends_as_if_it_had_not_been(tmp_path, finished):
     """With one trial at a time, exactly: same configs, same metrics, whatever epoch it was stopped at."""
     whole = search(tmp_path / "whole", num_trials=5, cpus_per_trial=2, scheduler="asha")
@@ -166,6 +167,7 @@ def test_a_time_budget_ends_the_search_and_a_larger_one_extends_it(tmp_path):
     assert [event.kind for event in Ledger(first.folder).events()] == [*kinds, "opened", "closed"]
 
 
+@pytest.mark.long
 def test_a_worker_killed_is_tried_again_from_its_checkpoint(tmp_path):
     def train(config, dataset, state=None):
         epoch = state["epoch"] if state else 0

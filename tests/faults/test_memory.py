@@ -1,5 +1,6 @@
 """Memory that really runs out, and a disk that lacks the room: what a trial, or a search, does then."""
 
+import importlib
 import subprocess
 import sys
 
@@ -59,7 +60,7 @@ def test_ones_own_loop_is_told_into_how_many_parts_to_split(tmp_path):
 def test_room_for_checkpoints_is_checked_before_the_start(tmp_path):
     images = np.zeros((60, 8, 8), np.uint8)
     dataset = tunekit.Dataset.from_arrays(train=(images, np.arange(60) % 2))
-    space = {"backbone": "resnet18", "batch_size": 8, "lr": tunekit.loguniform(1e-4, 1e-1)}
+    space = {"backbone": "resnet18", "batch_size": 8, "lr": tunekit.loguniform(1e-4, 1e-1), "precision": "float32"}
     with pytest.raises(
         StorageError, match=r"needs room for .* MiB of checkpoints, but its disk has .* lower keep_best"
     ):
@@ -78,17 +79,18 @@ def test_what_changed_since_an_experiment_began_is_said(tmp_path, capsys):
     assert "since this experiment began: torch was '0." in capsys.readouterr().out
 
 
-def test_a_training_loop_that_changed_is_said(tmp_path, capsys):
+def test_a_training_loop_that_changed_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # which may be of the source before
+
     def train_with(source):
         (tmp_path / "own_loop.py").write_text(source)
-        script = (
-            "import tunekit, own_loop; tunekit.train({'x': 1}, 'digits', train=own_loop.loop, max_epochs=1, name='a')"
-        )
-        return subprocess.run(
-            [sys.executable, "-B", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
+        sys.modules.pop("own_loop", None)
+        loop = importlib.import_module("own_loop").loop
+        tunekit.train({"x": 1}, "digits", train=loop, max_epochs=1, folder=tmp_path, name="a")
+        return capsys.readouterr().out
 
     source = "def loop(config, dataset, state=None):\n    yield {'val_accuracy': 0.5}, {}\n"
     train_with(source)
-    assert "since this experiment began" not in train_with(source).stdout
-    assert "since this experiment began: own_loop:loop was" in train_with(source.replace("0.5", "0.6")).stdout
+    assert "since this experiment began" not in train_with(source)
+    assert "since this experiment began: own_loop:loop was" in train_with(source.replace("0.5", "0.6"))
