@@ -5,7 +5,8 @@
 Three tables (see curves.py): cnn_small on digits, lenet on 6,000 MNIST images, cnn_small on 5,000 CIFAR-10 images; of
 each a full grid of 189 configs, 27 epochs. One process of one thread a core; one small file per config in a state
 folder, so that the same command goes on where it stopped. A table that is complete is written to
-benchmarks/curves/<table>.parquet: config, lr, batch_size, momentum, weight_decay, epoch, val_accuracy, epoch_s.
+benchmarks/curves/<table>.parquet: config, lr, batch_size, momentum, weight_decay, epoch, val_accuracy, epoch_s
+(CPU seconds: what else the machine does while it records, hours long, does not count).
 
 A training that diverged (val_accuracy NaN) ends there, as in a search; the rest of its curve is NaN, at the same cost.
 """
@@ -137,10 +138,11 @@ def train_one(job: tuple[Path, int, dict[str, Any]]) -> int:
 
 def curve(config: dict[str, Any], number: int, found: Dataset) -> dict[str, list[float]]:
     """Return a config's val_accuracy and epoch_s by epoch; the seed is the config's own, as a trial's is."""
-    values, seconds = [], []
+    values, seconds, began = [], [], time.process_time()
     for metrics, _ in train({**config, "seed": derive_seed(0, "curve", number)}, found):
         values.append(metrics[METRIC])
-        seconds.append(metrics["epoch_s"])
+        seconds.append(time.process_time() - began)
+        began += seconds[-1]
         if not math.isfinite(metrics[METRIC]):
             left = config["max_epochs"] - len(values)
             return {METRIC: values + [math.nan] * left, "epoch_s": seconds + [statistics.median(seconds)] * left}
@@ -150,7 +152,7 @@ def curve(config: dict[str, Any], number: int, found: Dataset) -> dict[str, list
 def estimate(table: str, found: Dataset, configs: list[dict[str, Any]], epochs: int, jobs: int) -> None:
     """Print how long a table would take: CPU time of the second epoch of one config of each batch size.
 
-    CPU time, as the machine may be busy with something else now; the recording itself wants it idle.
+    CPU time, as the machine may be busy with something else now.
     """
     by_size = {}
     for size in RECIPES[table].grid["batch_size"]:

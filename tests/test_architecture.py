@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors"},
     {"registry", "paths", "versions", "yaml_files", "quantiles", "scores", "safe_text", "locks"},
-    {"distributions", "optimization", "preprocessing", "metrics", "events"},
+    {"distributions", "optimization", "preprocessing", "metrics", "events", "samplers"},
     {"rows", "space", "space_json", "config", "checkpoint", "datasets", "heads"},
     {"ledger", "grids", "small_cnns", "torchvision_models", "sweep_parameters", "figures"},
     {"backbones", "sweeps", "trackers", "feeds"},
@@ -31,7 +31,7 @@ LAYERS = [
 ]  # lowest first; a file imports only from lower layers
 OWNERS = {
     "ray": {"engine", "trial", "recorder", "cluster", "searchers", "schedulers"},
-    "optuna": {"space", "space_json", "distributions", "grids", "proposer"},
+    "optuna": {"space", "space_json", "distributions", "grids", "samplers", "proposer"},
     "wandb": {"trackers"},
     "plotly": {"figures"},
     "pandas": {"results", "summary", "inference", "figures", "datasets"},

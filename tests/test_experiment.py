@@ -17,7 +17,7 @@ import tunekit
 from tunekit import choice, grid, loguniform, randint, training
 from tunekit.config import complete
 from tunekit.ledger import Ledger
-from tunekit.proposer import searchers
+from tunekit.samplers import searchers
 from tunekit.schedulers import schedulers
 
 SMALL = {"backbone": "mlp", "lr": loguniform(1e-4, 1e-1), "batch_size": choice([32, 64])}
@@ -68,6 +68,17 @@ def test_the_best_model_is_the_best_epochs(finished):
     dataset = tunekit.load_dataset("digits")
     outputs, targets = training.predict(finished.best_model(), complete(finished.best_config), dataset, dataset.val)
     assert training.measure(outputs, targets, "classification")["accuracy"] == finished.best_value
+
+
+def test_short_trials_too_use_every_core(tmp_path):
+    """A worker takes seconds to start; trials that end in the meantime must not keep it from coming up."""
+
+    def loop(config, dataset, state=None):
+        time.sleep(0.2)
+        yield {"val_accuracy": config["x"], "pid": os.getpid()}, {}
+
+    results = search(tmp_path, space={"x": loguniform(0.1, 1)}, train=loop, num_trials=50, max_epochs=1)
+    assert results.history["pid"].value_counts().nlargest(2).min() > 12
 
 
 def test_only_the_best_trials_keep_a_checkpoint(tmp_path):

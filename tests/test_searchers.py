@@ -13,7 +13,8 @@ from played import METRIC, new_ledger, play
 
 from tunekit.distributions import choice, grid, loguniform, randint, uniform
 from tunekit.errors import SpaceError, UnknownNameError
-from tunekit.proposer import Proposer, searchers
+from tunekit.proposer import Proposer
+from tunekit.samplers import searchers
 from tunekit.space import draw_config, labels, params_of
 
 SPACE = {
@@ -245,3 +246,22 @@ def test_a_range_of_whole_numbers_is_tried_to_its_last():
     proposed = [proposer.propose(number) for number in range(150)]
     assert sorted(params["width"] for _, params in proposed) == list(range(1, 151))
     assert proposer.propose(150) is None
+
+
+def test_what_a_sampler_looks_at_does_not_grow_with_the_search(tmp_path, monkeypatch):
+    """Also the best of long ago is known; and a proposal is the same after a crash."""
+    monkeypatch.setattr("tunekit.proposer.MOST_KNOWN", 24)
+    monkeypatch.setattr("tunekit.proposer.NUM_BEST", 4)
+    ledger, proposer = new_ledger(tmp_path), make("tpe")
+    proposed = search(ledger, proposer, 60)
+    trials = proposer.study.get_trials(deepcopy=False)
+    assert len(trials) < 24 + 4
+    best = max(max(values_of(number, params)[1]) for number, (_, params) in enumerate(proposed) if number not in ENDS)
+    assert max(trial.value for trial in trials if trial.value is not None) == best
+    refilled = make("tpe")
+    for event in ledger.events():
+        if event.trial == 59:
+            break
+        refilled.hear(event)
+    assert refilled.propose(59) == proposed[59]
+    ledger.close()

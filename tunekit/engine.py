@@ -1,10 +1,15 @@
 """Ray Tune, set up for one experiment: the only file that builds a Tuner."""
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray import tune
+from ray.tune import tune as tune_module
+from ray.tune.execution.tune_controller import TuneController
 
 from tunekit.asked import Asked
 from tunekit.cluster import ray_session
@@ -16,6 +21,30 @@ from tunekit.schedulers import RayScheduler
 from tunekit.searchers import RaySearcher
 from tunekit.session import check_room, interruptible
 from tunekit.trial import RayTrial, TrialSetup
+
+
+class PatientController(TuneController):
+    """Ray Tune's controller, but a worker that is being started is not given up for one that becomes free.
+
+    Ray's own gives the free worker to the trial that waits for the new one, and ends the new one. Where trials take
+    less time than the start of a worker, some seconds, a single worker would do all of them.
+    """
+
+    def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
+        worker = self._trial_to_actor.get(trial)
+        if worker in self._actor_manager.live_actors and trial not in self._resetting_trials:
+            return False
+        return super()._maybe_reuse_cached_actor(trial)
+
+
+@contextmanager
+def patient_workers() -> Iterator[None]:
+    """Let Ray Tune use a PatientController, for a while: it offers no place to say so."""
+    tune_module.TuneController = PatientController  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        tune_module.TuneController = TuneController  # type: ignore[misc]
 
 
 class Engine:
@@ -54,10 +83,11 @@ class Engine:
         )  # fmt: skip
         with ray_session(self.address) as scratch, interruptible(self.recorder):  # Ray sets handlers as it starts
             resources = {"cpu": self.cpus_per_trial, "gpu": self._gpus()}
-            at_once = min(num_slots(resources), num_trials)
+            slots = Slots(resources)
+            at_once = min(slots(), num_trials)
             check_room(self.ledger.folder, self.asked, at_once, self.recorder.kept.keep_best)
-            searcher = RaySearcher(self.ledger, proposer, num_trials, lambda: num_slots(resources), confirm)
-            os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, num_slots(resources)))  # start workers side by side
+            searcher = RaySearcher(self.ledger, proposer, num_trials, slots, confirm)
+            os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots())  # start workers side by side
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(RayTrial, setup=setup), resources),
                 tune_config=tune.TuneConfig(
@@ -75,7 +105,8 @@ class Engine:
                     verbose=0,
                 ),
             )
-            tuner.fit()
+            with patient_workers():
+                tuner.fit()
         if searcher.used_up and not self.ledger.unfinished:
             self.recorder.note = f"the space holds no more than {proposer.num_proposed} configs: all were tried"
 
@@ -85,8 +116,21 @@ class Engine:
         return float(self.gpus_per_trial)
 
 
-def num_slots(resources: dict[str, float]) -> int:
-    """Return how many trials the cluster can run at once, at least 1."""
-    have = ray.cluster_resources()
-    need = {"CPU": resources["cpu"], "GPU": resources["gpu"]}
-    return max(1, min(int(have.get(kind, 0) / amount + 1e-9) for kind, amount in need.items() if amount))
+class Slots:
+    """How many trials the cluster can run at once, at least 1: asked again and again, as nodes come and go.
+
+    Args:
+        resources: of a trial, "cpu" and "gpu".
+    """
+
+    def __init__(self, resources: dict[str, float]) -> None:
+        self.need = {"CPU": resources["cpu"], "GPU": resources["gpu"]}
+        self.counted, self.due_s = 1, 0.0
+
+    def __call__(self) -> int:
+        """Return the number, at most a second old: it is asked at every message, and Ray takes a while to answer."""
+        if time.monotonic() >= self.due_s:
+            have = ray.cluster_resources()
+            self.counted = max(1, min(int(have.get(kind, 0) / n + 1e-9) for kind, n in self.need.items() if n))
+            self.due_s = time.monotonic() + 1
+        return self.counted

@@ -7,75 +7,30 @@ seeded by (seed, number), for each. So a search that goes on after a crash propo
 import itertools
 import json
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 
 from tunekit.errors import SpaceError
 from tunekit.events import Event
 from tunekit.grids import grid_configs
-from tunekit.registry import Registry
+from tunekit.samplers import KEEP_STATE, quietly, searchers
 from tunekit.scores import is_better
 from tunekit.space import Config, Space, draw_config, params_of
 from tunekit.training import derive_seed
 
-NUM_REDRAWS = 100  # of a config that was tried before, until the space counts as used up
+NUM_REDRAWS = 5  # of a config that was tried before, until one is drawn at random
+NUM_RANDOM_REDRAWS = 100  # until the space is gone through, or, where it holds ranges, counts as used up
 MOST_GRID_CONFIGS = 100_000
-KEEP_STATE = (CmaEsSampler, QMCSampler)  # in the study, of every draw
-
-# name -> (seed of the experiment, seed of this proposal) -> sampler; None where configs are counted off, not drawn
-searchers: Registry[Callable[[int, int], BaseSampler] | None] = Registry("searcher")
-searchers.register("grid")(None)
-
-
-@searchers.register("tpe")
-def tpe(seed: int, proposal_seed: int) -> BaseSampler:
-    """Tree-structured Parzen estimator over all parameters jointly, in each branch of a conditional space.
-
-    Source: Bergstra et al. (NeurIPS 2011); Watanabe, arXiv:2304.11127.
-    """
-    return TPESampler(seed=proposal_seed, multivariate=True, group=True, constant_liar=True)
-
-
-@searchers.register("gp")
-def gp(seed: int, proposal_seed: int) -> BaseSampler:
-    """Gaussian process with log expected improvement. It learns from finished trials only, not from stopped ones."""
-    return GPSampler(seed=proposal_seed, warn_independent_sampling=False)
-
-
-@searchers.register("cmaes")
-def cmaes(seed: int, proposal_seed: int) -> BaseSampler:
-    """Covariance matrix adaptation. It learns from finished trials only, and draws choices at random.
-
-    Source: Hansen, arXiv:1604.00772.
-    """
-    return CmaEsSampler(seed=proposal_seed, warn_independent_sampling=False)
-
-
-@searchers.register("qmc")
-def qmc(seed: int, proposal_seed: int) -> BaseSampler:
-    """Scrambled Sobol points: random search that leaves no gaps. Source: Bergstra and Bengio (JMLR 2012).
-
-    In a conditional space the points lie in the default config's branch; the rest is drawn at random.
-    """
-    return QMCSampler(
-        seed=seed,
-        scramble=True,
-        independent_sampler=RandomSampler(seed=proposal_seed),
-        warn_asynchronous_seeding=False,
-        warn_independent_sampling=False,
-    )
-
-
-@searchers.register("random")
-def random(seed: int, proposal_seed: int) -> BaseSampler:
-    """Independent draws."""
-    return RandomSampler(seed=proposal_seed)
+# A sampler looks at no more than so many ended trials, so that its time does not grow with their number. The study is
+# brought back to half of them now and then: the best, as many as TPE calls good at the most, and the newest.
+MOST_KNOWN = 250
+NUM_BEST = 25
+TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Proposer:
@@ -100,36 +55,41 @@ class Proposer:
         self.first = [(source, params_of(space, config)) for source, config in first]
         self.make_sampler = searchers[searcher]
         self.grid = list(self._grid()) if self.make_sampler is None else []
+        self.keeps_state = self.make_sampler is not None and isinstance(quietly(self.make_sampler, 0, 0), KEEP_STATE)
         self.heard: list[Event] = []
         self._begin()
 
     def _begin(self) -> None:
         """Start with an empty study."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.study = optuna.create_study(direction="maximize" if self.mode == "max" else "minimize")
-        self.optuna_trials: dict[int, optuna.Trial] = {}
-        self.last_values: dict[int, list[float]] = {}
+        self.study = self._new_study()
+        self.known: set[int] = set()  # the trials of the search that were proposed
+        self.running: dict[int, tuple[optuna.Trial, dict[int, float]]] = {}  # not ended; with their values by epoch
         self.tried: set[str] = set()
+        self.forgot_at = 0
+
+    def _new_study(self) -> optuna.Study:
+        return optuna.create_study(direction="maximize" if self.mode == "max" else "minimize")
 
     @property
     def num_proposed(self) -> int:
         """How many trials of the search have been proposed."""
-        return len(self.optuna_trials)
+        return len(self.known)
 
     def hear(self, event: Event) -> None:
         """Take in one event of the ledger, in order."""
-        self.heard.append(event)
+        if self.keeps_state:
+            self.heard.append(event)
         number = event.trial
-        if event.kind == "proposed" and event.data["role"] == "search" and number not in self.optuna_trials:
+        if event.kind == "proposed" and event.data["role"] == "search" and number not in self.known:
             assert number is not None
+            self._forget_old()
             self._draw(number, event.data["source"], event.data["params"])
-        elif number not in self.optuna_trials:
+        elif number not in self.running:
             return
         elif event.kind == "epoch" and self.metric in event.data:
             value = event.data[self.metric]
-            value = value if math.isfinite(value) else math.nan
-            self.optuna_trials[number].report(value, event.epoch or 0)
-            self.last_values.setdefault(number, []).append(value)
+            self._report(number, event.epoch or 0, value if math.isfinite(value) else math.nan)
         elif event.kind == "ended":
             self._tell(number, event.data["state"])
 
@@ -141,36 +101,39 @@ class Proposer:
             return source, self._draw(number, source, params)
         if self.make_sampler is None:
             return None
+        self._forget_old()
         for attempt in range(NUM_REDRAWS):
-            drawn = self._draw(number, self.searcher if attempt < 5 else "random", None, attempt)
-            if _identity(drawn) not in self.tried:
+            params = self._draw(number, self.searcher, None, attempt)
+            if _identity(params) not in self.tried:
                 break
-            self.study.tell(self.optuna_trials.pop(number), state=TrialState.FAIL)  # tried before: draw again
+            self.study.tell(self.running.pop(number)[0], state=TrialState.FAIL)  # tried before: draw again
         else:
-            drawn = self._untried()
-            if not drawn:
+            untried = self._untried(number)
+            if untried is None:
                 return None
-        if attempt and isinstance(_quietly(self.make_sampler, 0, 0), KEEP_STATE):
+            params = untried
+        if attempt and self.keeps_state:
             self._forget_draws()
-        if number not in self.optuna_trials:
-            self._draw(number, self.searcher, drawn)
-        self.tried.add(_identity(drawn))
-        return self.searcher, drawn
+        if number not in self.running:
+            self._draw(number, self.searcher, params)
+        self.tried.add(_identity(params))
+        return self.searcher, params
 
     def _draw(self, number: int, source: str, params: dict[str, Any] | None, attempt: int = 0) -> dict[str, Any]:
         """Ask Optuna for a trial: by its sampler, or with the params given."""
         seed = derive_seed(self.seed, "propose", number, attempt) % 2**32
         sampler: BaseSampler = RandomSampler(seed=seed)
         if self.make_sampler and source == self.searcher:
-            made = _quietly(self.make_sampler, self.seed % 2**32, seed)
+            made = quietly(self.make_sampler, self.seed % 2**32, seed)
             sampler = made if params is None or isinstance(made, KEEP_STATE) else sampler
         if params is not None:
             self.study.enqueue_trial(params)
         self.study.sampler = sampler
-        trial = _quietly(self.study.ask)
-        _quietly(lambda: trial.relative_params)  # drawn even where the params are given: see KEEP_STATE
-        _quietly(draw_config, self.space, lambda name, distribution: _suggest(trial, name, distribution))
-        self.optuna_trials[number] = trial
+        trial = quietly(self.study.ask)
+        quietly(lambda: trial.relative_params)  # drawn even where the params are given: see KEEP_STATE
+        quietly(draw_config, self.space, lambda name, distribution: _suggest(trial, name, distribution))
+        self.known.add(number)
+        self.running[number] = trial, {}
         if params is not None:
             self.tried.add(_identity(trial.params))
         return trial.params
@@ -182,22 +145,64 @@ class Proposer:
         for event in heard:
             self.hear(event)
 
-    def _untried(self) -> dict[str, Any]:
-        """Return a config of a small space that was not tried yet; a large one is used up after so many redraws."""
+    def _forget_old(self) -> None:
+        """Make the study anew of the best trials, the newest and those that run, each time it has grown too large."""
+        count = self.num_proposed
+        if self.keeps_state or count < MOST_KNOWN or count % (MOST_KNOWN // 2) or count == self.forgot_at:
+            return
+        self.forgot_at = count
+        told = [trial for trial in self.study.get_trials(deepcopy=False) if trial.state in TOLD]
+        best = {trial.number for trial in sorted(told, key=self._rank)[:NUM_BEST]}
+        others = [trial.number for trial in told if trial.number not in best][NUM_BEST - MOST_KNOWN // 2 :]
+        running, self.running = self.running, {}
+        self.study = self._new_study()
+        self.study.add_trials(trial for trial in told if trial.number in best.union(others))
+        for number, (trial, values) in running.items():
+            self._draw(number, "", trial.params)
+            for epoch, value in values.items():
+                self._report(number, epoch, value)
+
+    def _rank(self, trial: optuna.trial.FrozenTrial) -> tuple[bool, int, float]:
+        """Order trials as TPE does: the finished by value, then the stopped, by how far they came and by value."""
+        finished = trial.state == TrialState.COMPLETE
+        step = 0 if finished else trial.last_step or 0
+        value = trial.value if finished else trial.intermediate_values.get(step, math.nan)
+        if value is None or math.isnan(value):
+            value = math.inf
+        elif self.mode == "max":
+            value = -value
+        return not finished, -step, value
+
+    def _untried(self, number: int) -> dict[str, Any] | None:
+        """Return a config that was not tried yet, drawn at random; None when there seems to be none left."""
+        sampler = RandomSampler(seed=derive_seed(self.seed, "propose", number, NUM_REDRAWS) % 2**32)
+        nothing = optuna.trial.create_trial(value=0.0)  # draws at random depend on no trial
+        for _ in range(NUM_RANDOM_REDRAWS):
+            params: dict[str, Any] = {}
+
+            def draw(name: str, distribution: BaseDistribution, params: dict[str, Any] = params) -> Any:
+                params[name] = sampler.sample_independent(self.study, nothing, name, distribution)
+                return params[name]
+
+            draw_config(self.space, draw)
+            if _identity(params) not in self.tried:
+                return params
         try:
-            for config in itertools.islice(grid_configs(self.space), MOST_GRID_CONFIGS):
-                params = params_of(self.space, config)
-                if _identity(params) not in self.tried:
-                    return params
+            every = (params_of(self.space, config) for config in grid_configs(self.space))
+            return next((p for p in itertools.islice(every, MOST_GRID_CONFIGS) if _identity(p) not in self.tried), None)
         except SpaceError:  # it holds a range
-            pass
-        return {}
+            return None
+
+    def _report(self, number: int, epoch: int, value: float) -> None:
+        trial, values = self.running[number]
+        trial.report(value, epoch)
+        values[epoch] = value
 
     def _tell(self, number: int, state: str) -> None:
-        trial, values = self.optuna_trials[number], self.last_values.pop(number, [])
+        trial, values = self.running.pop(number)
         if state == "finished" and values:
-            best = values[0]
-            for value in values:
+            best = math.nan
+            for value in values.values():
                 best = value if is_better(value, best, self.mode) else best
             self.study.tell(trial, best)
         elif state in ("stopped", "diverged") and values:
@@ -215,13 +220,6 @@ class Proposer:
             if _identity(params) not in seen:
                 seen.add(_identity(params))
                 yield source, params
-
-
-def _quietly(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call Optuna without its warnings of experimental options and of params it was given."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return function(*arguments)
 
 
 def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:

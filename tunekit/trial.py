@@ -208,6 +208,7 @@ class RayTrial(tune.Trainable):
     def setup(self, config: dict[str, Any], setup: TrialSetup | None = None) -> None:
         """Start with the first trial of this process."""
         self.trial_setup = setup
+        gc.freeze()  # what was imported stays: a trial's end need not look through it for what may go
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
