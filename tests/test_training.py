@@ -1,5 +1,7 @@
 """The epoch loop: what it measures, that it learns, and that a stop in the middle changes nothing."""
 
+import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tunekit import checkpoint
+from tunekit import checkpoint, feeds
 from tunekit.backbones import build_model
 from tunekit.config import complete
 from tunekit.datasets import Dataset, load_dataset
@@ -245,3 +247,23 @@ def test_micro_batches_take_less_memory_at_once():
 
     next(train(make_config(backbone=watched, batch_size=64, micro_batches=4), digits()))
     assert max(largest[:13]) == 16  # 200 images in 13 parts; then those of val
+
+
+def test_a_dataset_larger_than_memory_is_read_in_blocks(monkeypatch):
+    """Blocks of 8 images in random order, shuffled within windows of 64; each image once."""
+    monkeypatch.setattr(feeds, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(feeds, "BLOCK_BYTES", 8 * 64)
+    monkeypatch.setattr(feeds, "WINDOW_BYTES", 64 * 64)
+    dataset = digits(num_train=200)
+    split = dataset.train
+    numbered = dataclasses.replace(split, all_targets=np.arange(len(split.all_targets)))
+    config = complete({"backbone": "mlp", "batch_size": 16})
+    feed = feeds.Feed(config, dataset, numbered, torch.device("cpu"))
+    epochs = [torch.cat([rows for _, rows in feed.shuffled()]).tolist() for _ in range(2)]
+    assert epochs[0] != epochs[1]
+    for rows in epochs:
+        assert sorted(rows) == sorted(split.rows.tolist())
+        for start in range(0, 192, 64):
+            window = sorted(rows[start : start + 64])
+            blocks = sum(after - before > 1 for before, after in itertools.pairwise(window)) + 1
+            assert blocks <= 8 + 1 and window != rows[start : start + 64]

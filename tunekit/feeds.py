@@ -1,6 +1,7 @@
 """Batches of a split, ready for a model on its device: images prepared a whole batch at a time, or features."""
 
 import itertools
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from tunekit.preprocessing import Preprocessing, draw_mirrored
 
 GPU_SHARE = 0.4  # of a GPU's free memory, at most, holds a dataset whole
 BYTES_AHEAD = 2**26  # of pinned memory, at most, for the batch that is on its way to a GPU
+MEMORY_SHARE = 0.5  # of the machine's memory; a dataset that is larger is streamed from the disk
+BLOCK_BYTES, WINDOW_BYTES = 2**22, 2**30  # read in one go, and shuffled together, of such a dataset
 
 
 class Feed:
@@ -44,6 +47,9 @@ class Feed:
         if device.type == "cuda" and self.inputs.nbytes < GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
             self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
             self.rows = self.rows.to(device)
+        large = features is None and self.weights is None and self.inputs.device.type == "cpu"
+        large = large and self.inputs.nbytes > MEMORY_SHARE * memory_bytes()
+        self.window = max(1, WINDOW_BYTES // self.inputs[0].numel()) if large else 0  # images; 0 where all fit
 
     @property
     def num_steps(self) -> int:
@@ -52,14 +58,27 @@ class Feed:
 
     def shuffled(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (inputs, targets) in random order, each image once; with oversample, drawn by weight."""
-        if self.weights is None:
-            order = torch.randperm(self.num_images)
-        else:
-            order = torch.multinomial(self.weights, self.num_images, replacement=True)
-        order = order.to(self.rows.device)
         starts = range(0, self.num_images, self.batch_size)[: self.num_steps]
+        rows = self.rows[self._order().to(self.rows.device)]
         for start, end in itertools.pairwise([*starts, self.num_images]):
-            yield self._batch(self.rows[order[start:end]], training=True)
+            if self.window and start // self.window != (start - self.batch_size) // self.window:
+                self._read(rows[start // self.window * self.window :][: self.window])
+            yield self._batch(rows[start:end], training=True)
+
+    def _order(self) -> torch.Tensor:
+        """Return the images' order in this epoch; where they stream, blocks of neighbours on the disk stay together."""
+        if self.weights is not None:
+            return torch.multinomial(self.weights, self.num_images, replacement=True)
+        if not self.window:
+            return torch.randperm(self.num_images)
+        blocks = self.rows.argsort().split(max(1, self.window * BLOCK_BYTES // WINDOW_BYTES))
+        mixed = torch.cat([blocks[number] for number in torch.randperm(len(blocks))])
+        return torch.cat([part[torch.randperm(len(part))] for part in mixed.split(self.window)])
+
+    def _read(self, rows: torch.Tensor) -> None:
+        """Read images from the disk in the order in which they lie there, so that they are in memory when needed."""
+        for block in rows.sort().values.split(max(1, BLOCK_BYTES // self.inputs[0].numel())):
+            self.inputs[block]
 
     def in_order(self, most_pixels: int = 2**19) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (inputs, targets) in the split's order, in batches as large as the caches like."""
@@ -83,6 +102,11 @@ class Feed:
         if self.device.type == "cuda" and part.device.type == "cpu" and part.nbytes < BYTES_AHEAD:
             part = part.pin_memory()
         return part.to(self.device, non_blocking=True)
+
+
+def memory_bytes() -> int:
+    """Return how much memory the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def balancing_weights(targets: np.ndarray, task: str) -> torch.Tensor:
