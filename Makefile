@@ -3,6 +3,8 @@
 # make test-long   the tests that take minutes
 # make check       lint, formatting, types, and the lock file against known holes
 # make faults      break everything on purpose, for an hour, and write docs/faults.md
+# make bench       a cut of every benchmark, half an hour, into benchmarks/RESULTS.md (DATA=folder of the data)
+# make bench-full  the whole, hours; goes on where it was cut off
 # make audit       the lock file against published advisories too (needs the network)
 # make lock        pin the versions again, after a change of the dependencies (needs uv)
 
@@ -11,7 +13,9 @@ UV ?= uv
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-long check faults audit lock
+DATA ?= ../shared/data
+
+.PHONY: demo test test-long check faults bench bench-full audit lock
 .DEFAULT_GOAL := test
 
 demo: .venv
@@ -31,6 +35,12 @@ check: .venv
 
 faults: .venv
 	@$(BIN)/python tests/faults/harness.py --out docs/faults.md
+
+bench: .venv
+	@$(BIN)/python benchmarks/run.py --data $(DATA)
+
+bench-full: .venv
+	@$(BIN)/python benchmarks/run.py --data $(DATA) --full
 
 audit: .venv
 	@$(BIN)/python tests/audit.py --online

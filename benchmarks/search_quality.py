@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -24,6 +25,7 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import measure
 import numpy as np
 import optuna
 import ray
@@ -72,20 +74,28 @@ def main() -> None:
               f"{curves.num_good} configs come within 0.5 % of it")  # fmt: skip
     outcomes = replay(keys, args)
     found = {name: summarise(name, args.workers, methods, outcomes) for name in tables}
-    versions = {"tunekit": tunekit.__version__, "optuna": optuna.__version__, "ray": ray.__version__}
-    about = {
-        "default": DEFAULT,
-        "seeds": args.seeds,
-        "max_trials": most,
-        "versions": versions,
-        "left_out": ["Syne Tune: not installed"],
-    }
-    tables_json = {name: {"configs": len(t), "best": t.best, "within": t.num_good} for name, t in tables.items()}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({**about, "tables": tables_json, "results": found}, indent=1) + "\n")
     for name, results in found.items():
         show(name, results)
-    print(f"\nwritten to {args.out}")
+    if not args.synthetic:
+        rows = [row for name, results in found.items() for row in promised(name, results)]
+        about = {name: {"configs": len(t), "best": t.best, "within": t.num_good} for name, t in tables.items()}
+        title = f"Epochs until within 0.5 % of the best: {DEFAULT}, medians of {args.seeds} seeds with 95 % intervals"
+        measure.write("search_quality", title, rows, [], tables=about, results=found)
+
+
+def promised(table: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what the default's epochs are beside random search's, and beside the best peer's, with their intervals."""
+    rows = []
+    for found in (found for found in results if found["method"] == DEFAULT):
+        to_random, to_peer = (
+            [math.inf if v is None else v for v in found[key]] for key in ("to_random", "to_best_peer")
+        )
+        name = f"{table}, {found['workers']} workers: epochs"
+        note = f"reached in {found['reached']} searches"
+        rows.append(measure.row(f"{name}, of random search's", to_random, "at most 0.2", lambda x: x <= 0.2, note=note))
+        beside = measure.row(f"{name}, of the best peer's", to_peer, "no worse", note=found["best_peer"])
+        rows.append({**beside, "met": to_peer[1] <= 1})
+    return rows
 
 
 def arguments() -> argparse.Namespace:
@@ -100,7 +110,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--synthetic", type=int, default=0, help="replay so many made-up tables instead")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--state", type=Path, default=HERE / ".state" / "search_quality")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "search_quality.json")
     return parser.parse_args()
 
 
@@ -166,7 +175,10 @@ def state_file(folder: Path, table: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n")
     code = [HERE / f"{name}.py" for name in ("curves", "simulator", "tuners", "tuners_of_others")]
-    code += [Path(tunekit.__file__).parent / f"{name}.py" for name in ("proposer", "schedulers", "space", "grids")]
+    code += [
+        Path(tunekit.__file__).parent / f"{name}.py"
+        for name in ("proposer", "samplers", "schedulers", "space", "grids")
+    ]
     data = HERE / "curves" / f"{table}.parquet"
     digest = hashlib.sha256(f"{optuna.__version__} {ray.__version__}".encode())
     for path in [*code, data] if data.exists() else code:

@@ -1,0 +1,72 @@
+"""Run every benchmark, one after the other, and write RESULTS.md.
+
+    python benchmarks/run.py --data DATA [--full]
+
+Without --full a cut of each, half an hour in all on two cores; with it the whole, hours: those whose results are of
+this commit already are not run again, so that the same command goes on where it was cut off. Tables of learning curves
+(`record_curves.py`) are not recorded anew. The machine must be idle otherwise.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+
+import measure
+
+CUT = {  # name: arguments
+    "same_work": "--data DATA --images 3000 --configs 8 --pairs 1",
+    "bare_loop": "--data DATA --backbones cnn --images 3000 --configs 8 --pairs 1",
+    "photographs": "--data DATA --images 1000 --backbones cnn --pairs 1",
+    "frozen_features": "--data DATA --images 300 --epochs 3 --pairs 1",
+    "empty_trials": "--trials 300 --searchers tpe --rates 200 --pairs 1",
+    "search_quality": "--workers 4 --seeds 10",
+    "profile_search": "--data DATA --images 3000 --configs 8 --pairs 1",
+}
+FULL = {
+    "same_work": "--data DATA",
+    "bare_loop": "--data DATA",
+    "photographs": "--data DATA",
+    "frozen_features": "--data DATA",
+    "empty_trials": "--trials 1000 10000",
+    "search_quality": "",
+    "profile_search": "--data DATA",
+}
+
+
+def main() -> int:
+    """Run them, and say how long each took; return 1 if one failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="the folder with MNIST/raw and make_placepulse.py")
+    parser.add_argument("--full", action="store_true")
+    asked = parser.parse_args()
+    failed = 0
+    for name, arguments in (FULL if asked.full else CUT).items():
+        said = shlex.join(["python", f"benchmarks/{name}.py", *arguments.split()])
+        if asked.full and is_done(name, said):
+            print(f"{name}: done at this commit", flush=True)
+            continue
+        words = [asked.data if word == "DATA" else word for word in arguments.split()]
+        print(f"\n{said}", flush=True)
+        began = time.monotonic()
+        script = str(measure.RESULTS.parent / f"{name}.py")
+        failed |= subprocess.run([sys.executable, script, *words], check=False).returncode
+        print(f"{name}: {(time.monotonic() - began) / 60:.1f} min", flush=True)
+    report = str(measure.RESULTS.parent / "report.py")
+    failed |= subprocess.run([sys.executable, report], check=False).returncode
+    return int(failed != 0)
+
+
+def is_done(name: str, command: str) -> bool:
+    """Return whether the results of a command are there, of this commit."""
+    path = measure.RESULTS / f"{name}.json"
+    if not path.exists():
+        return False
+    found = json.loads(path.read_text())
+    return found["commit"] == measure.commit() and found["command"] == command
+
+
+if __name__ == "__main__":
+    sys.exit(main())
