@@ -4,7 +4,7 @@ import math
 import statistics
 from typing import NamedTuple
 
-from scipy import stats
+from scipy.special import stdtrit
 
 from tunekit.events import Trial
 from tunekit.ledger import Ledger
@@ -107,5 +107,5 @@ def _welch_interval(a: list[float], b: list[float]) -> tuple[float, float]:
         return difference, difference
     of_a, of_b = statistics.variance(a) / len(a), statistics.variance(b) / len(b)  # the variances of the means
     freedom = (of_a + of_b) ** 2 / (of_a**2 / (len(a) - 1) + of_b**2 / (len(b) - 1))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(of_a + of_b)
+    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(of_a + of_b)
     return difference - half, difference + half
