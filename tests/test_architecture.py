@@ -22,7 +22,7 @@ LAYERS = [
     {"proposer", "confirm", "inference", "arithmetic"},
     {"searchers", "trial", "recorder"},
     {"asked", "results"},
-    {"session", "summary", "repair"},
+    {"session", "summary", "repair", "gpus"},
     {"engine"},
     {"experiment"},
     {"commands"},

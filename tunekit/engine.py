@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -11,6 +12,7 @@ from ray import tune
 from ray.tune import tune as tune_module
 from ray.tune.execution.tune_controller import TuneController
 
+from tunekit import gpus, training
 from tunekit.asked import Asked
 from tunekit.cluster import ray_session
 from tunekit.datasets import publish
@@ -82,7 +84,8 @@ class Engine:
             read_experiment(self.ledger.folder)["arithmetic"], self.asked.registered_backbones,
         )  # fmt: skip
         with ray_session(self.address) as scratch, interruptible(self.recorder):  # Ray sets handlers as it starts
-            resources = {"cpu": self.cpus_per_trial, "gpu": self._gpus()}
+            fraction, setup = self._gpus(setup)
+            resources = {"cpu": self.cpus_per_trial, "gpu": fraction}
             slots = Slots(resources)
             at_once = min(slots(), num_trials)
             check_room(self.ledger.folder, self.asked, at_once, self.recorder.kept.keep_best)
@@ -110,10 +113,25 @@ class Engine:
         if searcher.used_up and not self.ledger.unfinished:
             self.recorder.note = f"the space holds no more than {proposer.num_proposed} configs: all were tried"
 
-    def _gpus(self) -> float:
-        if self.gpus_per_trial == "auto":
-            return 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-        return float(self.gpus_per_trial)
+    def _gpus(self, setup: TrialSetup) -> tuple[float, TrialSetup]:
+        """Return the GPUs of each trial, and the setup with the memory that each may use of one."""
+        have = ray.cluster_resources()
+        if self.gpus_per_trial != "auto":
+            return float(self.gpus_per_trial), setup
+        if have.get("GPU", 0) < 1:
+            return 0.0, setup
+        if setup.train is not training.train:
+            return 1.0, setup  # what a loop of one's own needs is not known
+        measuring = ray.remote(num_cpus=self.cpus_per_trial, num_gpus=1, max_calls=1)(gpus.measure)
+        try:
+            need = ray.get(measuring.remote(gpus.largest_configs(setup.space), setup.dataset, setup.choices))
+        except Exception as error:  # out of memory, say: then as many as are safe
+            self.ledger.problems.append(f"each trial has a GPU: what it needs could not be measured ({error!r})")
+            return 1.0, setup
+        at_most = int(have["CPU"] / have["GPU"] / self.cpus_per_trial)
+        fraction, memory, words = gpus.share(need, at_most)
+        self.ledger.problems.append(words)
+        return fraction, replace(setup, gpu_memory=memory)
 
 
 class Slots:

@@ -80,7 +80,9 @@ def run(
         confirm: on how many seeds to re-train the winner and the default config, for a verdict; 0 is none.
         train: a training loop of your own: (config, dataset, state=None) -> iterator of (metrics, state).
         cpus_per_trial: cores, and threads, of each trial.
-        gpus_per_trial: GPUs of each trial, a fraction or a whole number; "auto" is one where there are any.
+        gpus_per_trial: GPUs of each trial, a fraction or a whole number; "auto" finds out, where there are any, how
+            much of one the largest config of the space needs, and lets as many trials share it, each held to its part;
+            with a training loop of one's own it is one.
         seed: fixes the proposals and each trial's random numbers.
         split_seed: fixes which images are train, val and test.
         trial_timeout_s: a trial that ends no epoch for so many seconds is killed and tried again; None is for ever.

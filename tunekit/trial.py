@@ -44,6 +44,7 @@ class TrialSetup:
         train: a training loop of the form (config, dataset, state=None) -> iterator of (metrics, state).
         num_threads: how many threads torch may use; None leaves it as it is.
         choices: the arithmetic for configs that leave it open; see `arithmetic.settled`.
+        gpu_memory: the share of a GPU's memory that torch may use, 0..1; None is no limit.
         backbones: those that a script registered, by name: a worker knows only what it imports.
     """
 
@@ -57,6 +58,7 @@ class TrialSetup:
     num_threads: int | None = 1
     choices: Choices = field(default_factory=dict)
     backbones: dict[str, Backbone] = field(default_factory=dict)
+    gpu_memory: float | None = None
 
 
 def run_trial(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
@@ -208,6 +210,8 @@ class RayTrial(tune.Trainable):
     def setup(self, config: dict[str, Any], setup: TrialSetup | None = None) -> None:
         """Start with the first trial of this process."""
         self.trial_setup = setup
+        if setup is not None and setup.gpu_memory is not None:
+            torch.cuda.set_per_process_memory_fraction(setup.gpu_memory)
         gc.freeze()  # what was imported stays: a trial's end need not look through it for what may go
         self.reset_config(config)
 
