@@ -33,7 +33,7 @@ def test_as_many_trials_share_a_gpu_as_fit_and_each_is_held_to_its_part():
     fraction, memory, words = share(need, at_most=16)
     assert fraction == 0.25 and 4 * memory * need.total + 4 * need.context == pytest.approx(need.total)
     assert memory * need.total > need.most
-    assert words.startswith("4 trials share a GPU: resnet18 needs up to 3.5 of 16.0 GB; cnn would do with less")
+    assert words.startswith("4 trials share a GPU: resnet18 needs up to 3.4 of 16.0 GB; cnn would do with less")
     assert share(need, at_most=3)[0] == pytest.approx(1 / 3, abs=1e-4) and 3 * share(need, at_most=3)[0] <= 1
     assert share(need._replace(most=20 * GB), at_most=16)[0] == 1.0
 
