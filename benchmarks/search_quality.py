@@ -30,6 +30,7 @@ import numpy as np
 import optuna
 import ray
 from curves import HERE, Curves, read_curves, synthetic
+from forecasting import Forecasting
 from simulator import Outcome, simulate
 from tuners import Promoting, Random, Tunekit
 from tuners_of_others import OptunaPeer, RayPeer
@@ -55,6 +56,7 @@ METHODS: dict[str, Callable[..., Any]] = {
        for searcher in SEARCHERS for scheduler in SCHEDULERS},
     **{f"tunekit {searcher} asha, told {told}": partial(Tunekit, searcher=searcher, scheduler="asha", told=told)
        for searcher in ("tpe", "gp", "cmaes") for told in ("finished", "nothing")},
+    "forecasting": Forecasting,
     **{f"tunekit {searcher} asha that promotes": partial(Promoting, searcher=searcher) for searcher in SEARCHERS},
 }  # fmt: skip
 Key = tuple[str, str, int, int, int]  # table, method, workers, seed, most trials
@@ -174,7 +176,7 @@ def state_file(folder: Path, table: str) -> Path:
     """Return where a table's outcomes are kept: another file where anything they depend on is different."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n")
-    code = [HERE / f"{name}.py" for name in ("curves", "simulator", "tuners", "tuners_of_others")]
+    code = [HERE / f"{name}.py" for name in ("curves", "simulator", "tuners", "tuners_of_others", "forecasting")]
     code += [
         Path(tunekit.__file__).parent / f"{name}.py"
         for name in ("proposer", "samplers", "schedulers", "space", "grids")
