@@ -1,6 +1,5 @@
 """run(), resume() and train() through the public face: real Ray, real training on the digits."""
 
-import itertools
 import os
 import signal
 import subprocess
@@ -116,21 +115,6 @@ def test_a_search_stopped_and_resumed_ends_as_if_it_had_not_been(tmp_path, finis
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("searcher", "scheduler"), list(zip(sorted(searchers), itertools.cycle(sorted(schedulers)), strict=False))
-)
-def test_every_searcher_and_every_scheduler_finishes_an_experiment(searcher, scheduler, tmp_path):
-    space = {"backbone": "mlp", "lr": choice([1e-3, 1e-2]), "batch_size": choice([32, 64])}
-    results = search(tmp_path, space=space, searcher=searcher, scheduler=scheduler, num_trials=4, max_epochs=4)
-    assert len(results.dataframe) == 4
-    assert set(results.dataframe["state"]) <= {"finished", "stopped"}
-    assert not results.dataframe.duplicated(["config/lr", "config/batch_size"]).any()
-    stopped = results.dataframe[results.dataframe["state"] == "stopped"]
-    assert (stopped["num_epochs"] < 4).all()
-    assert scheduler != "none" or stopped.empty
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
     ("searcher", "scheduler"),
     [(searcher, "asha") for searcher in sorted(searchers)] + [("tpe", s) for s in sorted(schedulers) if s != "asha"],
 )
@@ -144,6 +128,7 @@ def test_every_searcher_and_scheduler_stopped_in_the_middle_and_resumed(searcher
     assert len(results.dataframe) == 6
     assert set(results.dataframe["state"]) <= {"finished", "stopped"}
     assert not results.dataframe.duplicated(["config/lr", "config/batch_size"]).any()
+    assert (results.dataframe.loc[results.dataframe["state"] == "stopped", "num_epochs"] < 3).all()
     for trial, epochs in results.history.groupby("trial")["epoch"]:
         assert epochs.tolist() == list(range(1, len(epochs) + 1)), trial
 
