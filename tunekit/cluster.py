@@ -75,11 +75,8 @@ def ray_session(address: str | None, num_cpus: int | None = None) -> Iterator[Pa
 
 @contextmanager
 def _scratch_folder() -> Iterator[Path]:
-    """Make a folder for a while. Those of processes that were killed, which could not delete theirs, go too."""
+    """Make a folder for a while."""
     top = _short_folder()
-    for lock_file in (*top.glob(f"{SCRATCH}*/lock"), *top.glob(f".{SCRATCH}*/lock")):
-        with suppress(OSError, ExperimentError):
-            _clear(lock_file.parent)
     made = Path(tempfile.mkdtemp(prefix=f".{SCRATCH}", dir=top))  # 0700
     lock = take_lock(made / "lock", create=True)
     scratch = made.rename(top / made.name[1:])  # with its lock in it, without which nobody takes it for ours
@@ -89,6 +86,14 @@ def _scratch_folder() -> Iterator[Path]:
         _delete(scratch)
         if lock is not None:
             os.close(lock)
+
+
+def clear_left_behind() -> None:
+    """Delete the scratch folders of processes that were killed, which could not do it, and end what runs in them."""
+    top = _short_folder()
+    for lock_file in (*top.glob(f"{SCRATCH}*/lock"), *top.glob(f".{SCRATCH}*/lock")):
+        with suppress(OSError, ExperimentError):
+            _clear(lock_file.parent)
 
 
 def _short_folder() -> Path:

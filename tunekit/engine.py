@@ -14,7 +14,7 @@ from ray.tune.execution.tune_controller import TuneController
 
 from tunekit import gpus, training
 from tunekit.asked import Asked
-from tunekit.cluster import ray_session
+from tunekit.cluster import clear_left_behind, ray_session
 from tunekit.datasets import publish
 from tunekit.ledger import Ledger, read_experiment
 from tunekit.proposer import Proposer
@@ -71,6 +71,7 @@ class Engine:
 
         Ray is started only if there is something to run.
         """
+        clear_left_behind()  # also where there is nothing to run: a search may be killed as it ends
         if self.recorder.stop_reason():
             return
         if sum(trial.role == "search" for trial in self.ledger.trials().values()) >= num_trials:

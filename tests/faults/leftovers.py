@@ -60,8 +60,9 @@ def check_nothing_left(marker: str, temp: Path | None) -> None:
         [f"{pid} {name[:60]!r} (ports {listening(pid)})" for pid, name in processes(marker).items()] if marker else []
     )
     assert not left, f"left behind: processes {', '.join(left)}"
-    folders = sorted(path.name for path in temp.glob("tunekit-*")) if temp is not None else []
-    assert not folders, f"left behind: temporary folders {folders}"
+    folders = sorted(temp.glob("tunekit-*")) if temp is not None else []
+    inside = [str(path)[len(str(temp)) + 1 :] for folder in folders for path in (folder, *sorted(folder.rglob("*")))]
+    assert not folders, f"left behind: temporary folders {', '.join(inside[:20])}"
 
 
 def trained_again(log: Path) -> int:

@@ -38,6 +38,16 @@ def test_a_search_survives_the_death_of_a_worker_and_of_its_driver():
         assert kinds.count("opened") == 2 and kinds.count("retry") >= 1
 
 
+@pytest.mark.long
+def test_a_search_killed_as_it_ends_leaves_nothing_behind():
+    with Case(2, "--epochs", "1", "--loop", "counted", "--scheduler", "none") as case:
+        process = case.fork()
+        case.wait_for_epochs(2, process)
+        assert case.kill(process, group=True)
+        case.finish(case.fork())
+        case.check()
+
+
 def test_training_killed_at_random_ends_with_the_same_bits():
     fine(kills.train_kills(3))
 
