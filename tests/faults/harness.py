@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -85,7 +86,7 @@ def families(quick: bool) -> dict[str, Family]:
         "hung": Family("one worker stopped (SIGSTOP)", kills.hung_workers, 4, 2),
         "ways": Family("exits, segmentation fault, exception, NaN, no memory", one(mishaps.ways_to_die)),
         "signals": Family("SIGTERM, SIGHUP, Ctrl-C once and twice", mishaps.signals, 4, 4, 4),
-        "twice": Family("the same command twice at once", mishaps.twice_at_once, 2, 2, 2),
+        "twice": Family("the same command twice at once", lambda count, seed: mishaps.twice_at_once(count), 2, 2, 2),
         "moved": Family("the folder moved, and gone on with", one(mishaps.moved)),
         "clock": Family("the clock a day back, then a year ahead", one(mishaps.wrong_clock)),
         "lock": Family("an owner that hangs, then dies", one(mishaps.stale_lock)),
@@ -126,6 +127,8 @@ def main() -> int:
     parser.add_argument("--state", type=Path, default=None, help="where outcomes are kept; a new one begins anew")
     parser.add_argument("--out", type=Path, default=None, help="the file that gets the table")
     asked = parser.parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores, as then would all that is started here
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     outcomes: dict[str, Outcome] = {}
     chosen = {name: family for name, family in families(asked.quick).items() if name in (asked.only or [name])}
     for name, family in chosen.items():
