@@ -148,15 +148,15 @@ def write_new_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically, unless it is there: who comes second leaves it as it is."""
     own = path.with_name(f".{path.name}.{os.getpid()}{ASIDE}")
     write_json(own, value)
-    with writing(path), suppress(FileExistsError):
+    with writing(path):
         try:
             path.hardlink_to(own)
         except FileExistsError:
-            raise
+            pass
         except OSError:  # the file system knows no second names
             if not path.exists():
                 os.replace(own, path)
-    own.unlink(missing_ok=True)
+        own.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:

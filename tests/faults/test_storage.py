@@ -9,8 +9,10 @@ import storage
 import storage_worker
 
 pytestmark = pytest.mark.skipif(not storage_worker.can_trace(), reason="needs strace, and the right to trace a process")
-# after a trial's last epoch but before its end is in the ledger, and after the end of one that diverged
-TELLING = re.compile(r"^ *unlink.*/(0001/0001|0002/0002)\.safetensors")
+# Calls that were worth their own case: after a trial's last epoch but before its end is in the ledger, after the end of
+# one that diverged; and the last call before an experiment's folder is made.
+MADE = r"^ *unlink.*/\.experiment\.json"
+TELLING = {"crash": r"^ *unlink.*/(0001/0001|0002/0002)\.safetensors", "EIO": MADE, "ENOSPC": MADE}
 mounts = pytest.mark.skipif(not storage_worker.can_mount(), reason="needs the right to mount")
 
 
@@ -41,8 +43,9 @@ def test_a_search_that_is_over_is_not_touched_again(worker):
 @pytest.mark.parametrize("fault", storage.FAULTS)
 def test_a_fault_at_any_write_loses_nothing(fault, worker, half):
     every = storage.points(worker)
-    after_an_end = [point for point in every if TELLING.search(point[2])] if fault == "crash" else []
-    new, on = storage.spread(every, 5) + after_an_end, storage.spread(storage.points(worker, half), 2)
+    telling = [point for point in every if re.search(TELLING[fault], point[2])]
+    assert telling
+    new, on = storage.spread(every, 5) + telling, storage.spread(storage.points(worker, half), 2)
     fine(storage.sweep(worker, fault, new), storage.sweep(worker, fault, on, half))
 
 
