@@ -126,7 +126,7 @@ def test_a_small_space_is_tried_whole_and_then_ends_also_when_resumed(searcher, 
                     refilled.hear(earlier)
         else:
             refilled.hear(event)
-    assert refilled.propose(6) is None
+    assert refilled.propose(6) is None and refilled.num_proposed == 6
     ledger.close()
 
 

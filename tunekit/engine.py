@@ -125,7 +125,8 @@ class Engine:
             return 1.0, setup  # what a loop of one's own needs is not known
         measuring = ray.remote(num_cpus=self.cpus_per_trial, num_gpus=1, max_calls=1)(gpus.measure)
         try:
-            need = ray.get(measuring.remote(gpus.largest_configs(setup.space), setup.dataset, setup.choices))
+            configs = gpus.largest_configs(setup.space)
+            need = ray.get(measuring.remote(configs, setup.dataset, setup.choices, setup.backbones))
         except Exception as error:  # out of memory, say: then as many as are safe
             self.ledger.problems.append(f"each trial has a GPU: what it needs could not be measured ({error!r})")
             return 1.0, setup

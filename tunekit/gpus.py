@@ -8,6 +8,7 @@ import torch
 
 from tunekit import training
 from tunekit.arithmetic import Choices, settled
+from tunekit.backbones import Backbone, register_backbone
 from tunekit.config import DEFAULTS, complete
 from tunekit.datasets import open_dataset
 from tunekit.datasets.base import Dataset
@@ -47,26 +48,32 @@ def largest_configs(space: Space) -> dict[str, dict[str, Any]]:
     return {str(backbone): {**default, "backbone": backbone, **most} for backbone in backbones}
 
 
-def measure(configs: dict[str, dict[str, Any]], data: Path | Dataset, choices: Choices) -> Need:
+def measure(
+    configs: dict[str, dict[str, Any]], data: Path | Dataset, choices: Choices, backbones: dict[str, Backbone]
+) -> Need:
     """Train each config for a few batches on this process's GPU, and return what that took.
 
     Args:
         configs: by backbone, as `largest_configs` gives them.
         data: the dataset, or the cache entry that holds it.
         choices: the arithmetic for configs that leave it open.
+        backbones: those that a script registered, by name.
     """
+    for name, backbone in backbones.items():
+        register_backbone(name)(backbone)
     dataset = open_dataset(data) if isinstance(data, Path) else data
     device = torch.device("cuda")
     found = {}
-    for backbone, config in configs.items():
+    for label, config in configs.items():
         few = {part: getattr(dataset, part) for part in ("train", "val")}
         rows = NUM_BATCHES * config["batch_size"]
-        part = replace(dataset, **{name: replace(split, rows=split.rows[:rows]) for name, split in few.items()})
+        few = {name: replace(split, rows=split.rows[:rows]) for name, split in few.items()}
+        part = replace(dataset, **few, fingerprint=f"{dataset.fingerprint}-{rows}")  # its features are not the whole's
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         whole = settled(complete(config), choices, device)
         next(training.train({**whole, "max_epochs": 1, "seed": 0}, part))
-        found[backbone] = torch.cuda.max_memory_reserved(device)
+        found[label] = torch.cuda.max_memory_reserved(device)
     free, total = torch.cuda.mem_get_info(device)
     return Need(max(found.values()), total - free - torch.cuda.memory_reserved(device), total, found)
 

@@ -110,6 +110,7 @@ class Proposer:
         else:
             untried = self._untried(number)
             if untried is None:
+                self.known.discard(number)
                 return None
             params = untried
         if attempt and self.keeps_state:
