@@ -252,12 +252,14 @@ def test_what_a_sampler_looks_at_does_not_grow_with_the_search(tmp_path, monkeyp
     """Also the best of long ago is known; and a proposal is the same after a crash."""
     monkeypatch.setattr("tunekit.proposer.MOST_KNOWN", 24)
     monkeypatch.setattr("tunekit.proposer.NUM_BEST", 4)
+    as_ever = values_of
+    monkeypatch.setitem(
+        globals(), "values_of", lambda *about: ("finished", [9.0]) if about[0] == 7 else as_ever(*about)
+    )
     ledger, proposer = new_ledger(tmp_path), make("tpe")
     proposed = search(ledger, proposer, 60)
     trials = proposer.study.get_trials(deepcopy=False)
-    assert len(trials) < 24 + 4
-    best = max(max(values_of(number, params)[1]) for number, (_, params) in enumerate(proposed) if number not in ENDS)
-    assert max(trial.value for trial in trials if trial.value is not None) == best
+    assert len(trials) < 24 + 4 and max(trial.value for trial in trials if trial.value is not None) == 9.0
     refilled = make("tpe")
     for event in ledger.events():
         if event.trial == 59:
