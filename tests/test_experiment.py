@@ -14,6 +14,7 @@ from torch import nn
 
 import tunekit
 from tunekit import choice, grid, loguniform, randint, training
+from tunekit.arithmetic import settled
 from tunekit.config import complete
 from tunekit.ledger import Ledger
 from tunekit.samplers import searchers
@@ -65,7 +66,8 @@ def test_a_larger_num_trials_extends_the_search(tmp_path):
 
 def test_the_best_model_is_the_best_epochs(finished):
     dataset = tunekit.load_dataset("digits")
-    outputs, targets = training.predict(finished.best_model(), complete(finished.best_config), dataset, dataset.val)
+    config = settled(complete(finished.best_config), finished.arithmetic)
+    outputs, targets = training.predict(finished.best_model(), config, dataset, dataset.val)
     assert training.measure(outputs, targets, "classification")["accuracy"] == finished.best_value
 
 
