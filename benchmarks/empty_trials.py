@@ -1,6 +1,6 @@
 """Item 6: what a trial and a result cost when training costs nothing.
 
-    python benchmarks/empty_trials.py [--trials 1000 [10000]] [--searchers random tpe] [--rates 1 10 200] [--pairs 5]
+    python benchmarks/empty_trials.py [--trials 1000 10000] [--searchers random forecast] [--rates 1 10 200] [--pairs 5]
 
 - a search of so many trials that train nothing, less the start and end of Ray with no trial at all, per trial; the
   same number of empty trials in Ray Tune itself, with reused workers, stands beside it;
@@ -48,8 +48,13 @@ def nothing(work: Work) -> dict[str, Any]:
         return {}
 
 
-def tpe(work: Work) -> dict[str, Any]:
+def forecast(work: Work) -> dict[str, Any]:
     """Search with tunekit's default searcher."""
+    return _search(work, "forecast")
+
+
+def tpe(work: Work) -> dict[str, Any]:
+    """Search with Optuna's TPE."""
     return _search(work, "tpe")
 
 
@@ -128,7 +133,7 @@ def main() -> None:
     """Run the pairs, print what was found, write it down."""
     parser = measure.parser(__doc__)
     parser.add_argument("--trials", type=int, nargs="*", default=[1000])
-    parser.add_argument("--searchers", nargs="+", choices=("random", "tpe"), default=["random", "tpe"])
+    parser.add_argument("--searchers", nargs="+", choices=("random", "tpe", "forecast"), default=["random", "forecast"])
     parser.add_argument("--rates", type=int, nargs="*", default=[1, 10, 200], help="results a second")
     parser.add_argument("--seconds", type=float, default=10.0, help="for which each rate is held")
     args = parser.parse_args()

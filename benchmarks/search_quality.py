@@ -30,15 +30,14 @@ import numpy as np
 import optuna
 import ray
 from curves import HERE, Curves, read_curves, synthetic
-from forecasting import Forecasting
 from simulator import Outcome, simulate
-from tuners import Promoting, Random, Tunekit
+from tuners import Forecasting, Promoting, Random, Tunekit
 from tuners_of_others import OptunaPeer, RayPeer
 
 import tunekit
 
 ASKED = inspect.signature(tunekit.run).parameters
-DEFAULT = f"tunekit {ASKED['searcher'].default} {ASKED['scheduler'].default}"
+DEFAULT = f"tunekit {ASKED['searcher'].default}"
 RANDOM = "random search, all epochs"
 SEARCHERS = ("tpe", "gp", "cmaes", "qmc", "random")
 SCHEDULERS = ("asha", "asha(1, 2)", "asha(1, 4)", "asha(3, 3)", "hyperband", "median", "none")
@@ -56,7 +55,7 @@ METHODS: dict[str, Callable[..., Any]] = {
        for searcher in SEARCHERS for scheduler in SCHEDULERS},
     **{f"tunekit {searcher} asha, told {told}": partial(Tunekit, searcher=searcher, scheduler="asha", told=told)
        for searcher in ("tpe", "gp", "cmaes") for told in ("finished", "nothing")},
-    "forecasting": Forecasting,
+    "tunekit forecast": Forecasting,
     **{f"tunekit {searcher} asha that promotes": partial(Promoting, searcher=searcher) for searcher in SEARCHERS},
 }  # fmt: skip
 Key = tuple[str, str, int, int, int]  # table, method, workers, seed, most trials
@@ -176,11 +175,9 @@ def state_file(folder: Path, table: str) -> Path:
     """Return where a table's outcomes are kept: another file where anything they depend on is different."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".gitignore").write_text("*\n")
-    code = [HERE / f"{name}.py" for name in ("curves", "simulator", "tuners", "tuners_of_others", "forecasting")]
-    code += [
-        Path(tunekit.__file__).parent / f"{name}.py"
-        for name in ("proposer", "samplers", "schedulers", "space", "grids")
-    ]
+    code = [HERE / f"{name}.py" for name in ("curves", "simulator", "tuners", "tuners_of_others")]
+    ours = "proposer samplers forecaster forecasts candidates encoding schedulers space grids"
+    code += [Path(tunekit.__file__).parent / f"{name}.py" for name in ours.split()]
     data = HERE / "curves" / f"{table}.parquet"
     digest = hashlib.sha256(f"{optuna.__version__} {ray.__version__}".encode())
     for path in [*code, data] if data.exists() else code:

@@ -18,7 +18,8 @@ from simulator import Job
 
 from tunekit.distributions import randint
 from tunekit.events import Event
-from tunekit.proposer import Proposer
+from tunekit.forecaster import Forecaster
+from tunekit.proposer import NEW, Proposer
 from tunekit.schedulers import Decisions
 from tunekit.space import draw_config
 from tunekit.training import derive_seed
@@ -89,6 +90,46 @@ class Tunekit:
             self.held_back[trial].append(event)
         else:
             self.proposer.hear(event)
+
+
+class Forecasting:
+    """An experiment's Forecaster, told the events that a ledger would hold, in their order."""
+
+    def __init__(self, curves: Curves, seed: int, max_trials: int = 1_000) -> None:
+        self.curves, self.max_trials = curves, max_trials
+        space = {name: randint(0, last) for name, last in curves.bounds.items()}
+        self.forecaster = Forecaster(space, METRIC, "max", seed, [("default", curves.default)], curves.max_epochs)
+        self.busy: set[int] = set()
+        self.used_up = False
+
+    def ask(self) -> Job | None:
+        """Ask whose turn it is, as `RaySearcher` does."""
+        number = self.forecaster.num_proposed
+        turn = self.forecaster.turn(number if self.used_up else self.max_trials, self.busy)
+        if turn == NEW:
+            proposal = self.forecaster.propose(number)
+            if proposal is None:
+                self.used_up = True
+                return self.ask()
+            self.hear("proposed", {"params": proposal[1], "role": "search"}, number)
+            turn = number
+        if turn is None:
+            return None
+        self.busy.add(turn)
+        done = len(self.forecaster.values[turn])
+        return Job(turn, self.curves.number(self.forecaster.params[turn]), done)
+
+    def tell(self, trial: int, epoch: int, value: float) -> bool:
+        """Each trial pauses after each epoch; it may be its turn again."""
+        self.busy.discard(trial)
+        self.hear("epoch", {METRIC: value}, trial, epoch)
+        if not math.isfinite(value) or epoch == self.curves.max_epochs:
+            self.hear("ended", {"state": "finished" if math.isfinite(value) else "diverged"}, trial)
+        return True
+
+    def hear(self, kind: str, data: dict[str, Any], trial: int, epoch: int | None = None) -> None:
+        """Let the forecaster hear an event."""
+        self.forecaster.hear(Event(0, 0.0, 0.0, kind, trial, epoch, data))
 
 
 class Promoting(Tunekit):

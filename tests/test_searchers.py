@@ -13,7 +13,7 @@ from played import METRIC, new_ledger, play
 
 from tunekit.distributions import choice, grid, loguniform, randint, uniform
 from tunekit.errors import SpaceError, UnknownNameError
-from tunekit.proposer import Proposer
+from tunekit.forecaster import proposer_for
 from tunekit.samplers import searchers
 from tunekit.space import draw_config, labels, params_of
 
@@ -35,7 +35,7 @@ ENDS = {3: ("stopped", 2), 5: ("diverged", 2), 6: ("failed", 1), 8: ("failed", 0
 
 
 def make(searcher, space=SPACE, first=(("default", DEFAULT), ("start_from", START)), mode="max", seed=0):
-    return Proposer(space, searcher, METRIC, mode, seed, first)
+    return proposer_for(space, searcher, METRIC, mode, seed, first, max_epochs=3)
 
 
 def values_of(number, params):
@@ -221,7 +221,9 @@ def test_what_cannot_be_searched_is_told_before_the_first_trial(searcher, space,
 
 
 def test_an_unknown_searcher_is_told():
-    with pytest.raises(UnknownNameError, match=r"unknown searcher 'tpee': did you mean 'tpe'\? Known: cmaes, gp, grid"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown searcher 'tpee': did you mean 'tpe'\? Known: cmaes, forecast, gp, grid"
+    ):
         make("tpee")
 
 

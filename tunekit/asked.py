@@ -16,6 +16,7 @@ from tunekit.config import DEFAULTS, check_config, complete
 from tunekit.datasets.base import Dataset
 from tunekit.distributions import BaseDistribution, Choice, in_words
 from tunekit.errors import ConfigError, SpaceError, UnknownNameError, unknown_name
+from tunekit.forecaster import Forecaster, proposer_for
 from tunekit.proposer import Proposer
 from tunekit.safe_text import is_secret, secrets_of
 from tunekit.schedulers import find_scheduler
@@ -23,7 +24,7 @@ from tunekit.scores import DEFAULT_METRIC, HIGHER_IS_BETTER, metric_names
 from tunekit.space import Config, Space, all_keys, all_values, default_config, has_grid, leaves
 from tunekit.space_json import as_json
 from tunekit.spaces import find_space
-from tunekit.trial import TrainFunction
+from tunekit.trial import TrainFunction, can_go_on
 from tunekit.versions import source_of
 
 
@@ -89,14 +90,14 @@ class Asked:
         """The config that every experiment tries first, and that its answer is compared with."""
         return default_config(self.space, DEFAULTS)
 
-    def proposer(self) -> Proposer:
+    def proposer(self) -> Proposer | Forecaster:
         """Return the searcher, which has heard nothing yet."""
         first = [("default", self.default_config)]
         for config in self.start_from:
             whole = {**default_config(self.space, {**DEFAULTS, **config}), **config}
             if all(whole != known for _, known in first):
                 first.append(("start_from", whole))
-        return Proposer(self.space, self.searcher, self.metric, self.mode, self.seed, first)
+        return proposer_for(self.space, self.searcher, self.metric, self.mode, self.seed, first, self.max_epochs)
 
 
 def check_asked(
@@ -112,7 +113,14 @@ def check_asked(
     check_whole("seed", seed, 0)
     space = find_space(space)
     metric, mode = check_metric(metric, mode, dataset.task, builtin=train is None)
+    if scheduler == "auto":
+        scheduler = "none" if searcher == Forecaster.searcher else "asha"
     find_scheduler(scheduler)
+    if searcher == Forecaster.searcher and train is not None and max_epochs > 1 and not can_go_on(train):
+        raise ConfigError(
+            f"{train.__name__} never reads its third argument, the state to go on from, and with searcher 'forecast' "
+            "trials pause: begin from the state where it is not None, or choose another searcher, such as 'tpe'"
+        )
     if has_grid(space) and searcher != "grid":
         raise SpaceError(f"grid() needs searcher='grid', but the searcher is {searcher!r}: use choice(), or that one")
     check_secrets(space)

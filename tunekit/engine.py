@@ -16,6 +16,7 @@ from tunekit import gpus, training
 from tunekit.asked import Asked
 from tunekit.cluster import clear_left_behind, ray_session
 from tunekit.datasets import publish
+from tunekit.forecaster import MOST_PAUSED, Forecaster
 from tunekit.ledger import Ledger, read_experiment
 from tunekit.proposer import Proposer
 from tunekit.recorder import RayCallback, RayStopper, Recorder
@@ -66,7 +67,7 @@ class Engine:
         self.cpus_per_trial, self.gpus_per_trial = cpus_per_trial, gpus_per_trial
         self.trial_timeout_s, self.address = trial_timeout_s, address
 
-    def search(self, proposer: Proposer, num_trials: int, confirm: Callable[[], None]) -> None:
+    def search(self, proposer: Proposer | Forecaster, num_trials: int, confirm: Callable[[], None]) -> None:
         """Run every trial that has not ended, propose new ones up to `num_trials`, then confirm.
 
         Ray is started only if there is something to run.
@@ -89,8 +90,15 @@ class Engine:
             resources = {"cpu": self.cpus_per_trial, "gpu": fraction}
             slots = Slots(resources)
             at_once = min(slots(), num_trials)
-            check_room(self.ledger.folder, self.asked, at_once, self.recorder.kept.keep_best)
-            searcher = RaySearcher(self.ledger, proposer, num_trials, slots, confirm)
+            going = min(num_trials, at_once + MOST_PAUSED) if proposer.pauses else at_once
+            check_room(self.ledger.folder, self.asked, going, self.recorder.kept.keep_best)
+
+            def over() -> None:
+                self.recorder.end_paused()
+                confirm()
+
+            searcher = RaySearcher(self.ledger, proposer, num_trials, self.asked.max_epochs, slots, over)
+            self.recorder.turns = searcher
             os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots())  # start workers side by side
             tuner = tune.Tuner(
                 tune.with_resources(tune.with_parameters(RayTrial, setup=setup), resources),

@@ -31,7 +31,8 @@ class Trial:
         role: "search", or "winner" or "default" for a trial that confirms.
         source: where the config came from: "default", "start_from", or the searcher's name.
         seed: what its random numbers come from.
-        state: waiting, running, finished, stopped (by the scheduler), diverged or failed.
+        state: waiting, running, paused (others have their turn), finished, stopped (others promised more), diverged
+            or failed.
         history: one dict of metrics per epoch.
         reason: why it was stopped, diverged or failed.
         node: where it ran last.
@@ -85,9 +86,12 @@ class Trial:
             self.state, self.node, self._running_since_s = "running", event.data["node"], event.at_s
         elif event.kind == "epoch":
             self.history.append(event.data)
-        elif event.kind in ("retry", "ended"):
+        elif event.kind in ("paused", "retry", "ended"):
             if self.state == "running":
                 self.duration_s += event.at_s - self._running_since_s
+            if event.kind == "paused":
+                self.state = "paused"
+                return
             self.state, self.reason = event.data.get("state", "waiting"), event.data.get("reason", "")
             self.num_retries += event.kind == "retry" and event.data["counts"]
             self.micro_batches = event.data.get("micro_batches", self.micro_batches)

@@ -40,8 +40,8 @@ def run(
     num_trials: int = 20,
     max_epochs: int = 10,
     time_budget_s: float | None = None,
-    searcher: str = "tpe",
-    scheduler: str = "asha",
+    searcher: str = "forecast",
+    scheduler: str = "auto",
     start_from: Sequence[Config] = (),
     confirm: int = 0,
     train: TrainFunction | None = None,
@@ -74,8 +74,10 @@ def run(
         num_trials: how many configs are tried, in all, at least 1.
         max_epochs: the most epochs a trial gets, at least 1.
         time_budget_s: seconds the search may run for, over all its sessions; None is no limit.
-        searcher: which configs to try: tpe, gp, cmaes, qmc, random or grid.
-        scheduler: which trials to stop early: asha, hyperband, median or none.
+        searcher: which configs to try: tpe, gp, cmaes, qmc, random or grid; or forecast, which lets trials take turns,
+            an epoch each, and goes on with the one, or tries the new config, whose end it expects most of.
+        scheduler: which trials to stop early: asha, hyperband, median or none; "auto" is none with the searcher
+            forecast, which does that itself, else asha.
         start_from: configs to try right after the default one; keys left out take their defaults.
         confirm: on how many seeds to re-train the winner and the default config, for a verdict; 0 is none.
         train: a training loop of your own: (config, dataset, state=None) -> iterator of (metrics, state).
@@ -136,12 +138,13 @@ def run(
               "cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial, "trial_timeout_s": trial_timeout_s,
               "tracker": trackers, "changed": changed}  # fmt: skip
     with session(place, limits) as ledger, tracked(trackers, place, where) as notes:
-        decisions = Decisions(scheduler, max_epochs, asked.metric, asked.mode, ledger.events())
+        decisions = Decisions(asked.scheduler, max_epochs, asked.metric, asked.mode, ledger.events())
         recorder = Recorder(ledger, decisions, keep_best, time_budget_s)
         proposer = asked.proposer()
         num_trials = len(proposer.grid) or num_trials
         engine = Engine(asked, ledger, recorder, cpus_per_trial, gpus_per_trial, trial_timeout_s, address)
-        with live.view(place, num_trials, max_epochs, asked.metric, asked.mode, verbose):
+        epochs = proposer.num_epochs(num_trials)
+        with live.view(place, num_trials, max_epochs, asked.metric, asked.mode, verbose, epochs):
             engine.search(
                 proposer,
                 num_trials,
@@ -203,7 +206,7 @@ def train(
         )  # fmt: skip
         with live.view(place, 1, max_epochs, asked.metric, asked.mode, verbose), interruptible(recorder):
             if ledger.unfinished:
-                check_room(place, asked, num_at_once=1, keep_best=1)
+                check_room(place, asked, num_going=1, keep_best=1)
             while ledger.unfinished and not recorder.stop_reason():  # again, where its memory ran out
                 for message in run_trial(setup, ledger.unfinished[0].request):
                     if recorder.record(0, message) or recorder.stop_reason():

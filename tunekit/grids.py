@@ -10,6 +10,7 @@ from tunekit.distributions import Choice, in_words
 from tunekit.errors import SpaceError
 from tunekit.space import Config, Space, without_name
 
+MOST_GRID_CONFIGS = 100_000
 MOST_WHOLE_NUMBERS = 1000  # of one range that a grid counts through
 
 

@@ -24,7 +24,9 @@ SPARKS = "▁▂▃▄▅▆▇█"
 
 
 @contextmanager
-def view(folder: Path, num_trials: int, max_epochs: int, metric: str, mode: str, verbose: int) -> Iterator[None]:
+def view(
+    folder: Path, num_trials: int, max_epochs: int, metric: str, mode: str, verbose: int, num_epochs: int | None = None
+) -> Iterator[None]:
     """Show the search in `folder` while the block runs: a live table on a terminal, else a line per trial that ends.
 
     Args:
@@ -33,11 +35,12 @@ def view(folder: Path, num_trials: int, max_epochs: int, metric: str, mode: str,
         max_epochs: the most epochs a trial gets.
         metric, mode: what best means.
         verbose: 0 shows nothing.
+        num_epochs: how many the search trains in all, where that is known.
     """
     if not verbose:
         yield
         return
-    state = ViewState(Ledger(folder), num_trials, max_epochs, metric, mode)
+    state = ViewState(Ledger(folder), num_trials, max_epochs, metric, mode, num_epochs)
     console = Console()
     done = threading.Event()
     thread = threading.Thread(target=_show, args=(state, console, done), daemon=True)
@@ -53,8 +56,10 @@ def view(folder: Path, num_trials: int, max_epochs: int, metric: str, mode: str,
 class ViewState:
     """What the view knows: the trials, as the ledger has them so far."""
 
-    def __init__(self, ledger: Ledger, num_trials: int, max_epochs: int, metric: str, mode: str) -> None:
-        self.ledger, self.num_trials, self.max_epochs = ledger, num_trials, max_epochs
+    def __init__(
+        self, ledger: Ledger, num_trials: int, max_epochs: int, metric: str, mode: str, num_epochs: int | None = None
+    ) -> None:
+        self.ledger, self.num_trials, self.max_epochs, self.num_epochs = ledger, num_trials, max_epochs, num_epochs
         self.metric, self.mode = metric, mode
         self.trials: dict[int, Trial] = {}
         self.heard = 0
@@ -81,9 +86,10 @@ class ViewState:
         ended = [trial for trial in self.trials.values() if trial.state in ENDED]
         epochs = sum(len(trial.history) for trial in self.trials.values())
         new_epochs = epochs - self.epochs_before
-        if not ended or new_epochs < 1:
+        if new_epochs < 1 or not (ended or self.num_epochs):
             return None
-        total = sum(len(trial.history) for trial in ended) / len(ended) * max(self.num_trials, len(self.trials))
+        each = sum(len(trial.history) for trial in ended) / max(1, len(ended))
+        total = self.num_epochs or each * max(self.num_trials, len(self.trials))
         return (time.monotonic() - self.began) / new_epochs * max(0.0, total - epochs)
 
 
@@ -104,7 +110,7 @@ def _show(state: ViewState, console: Console, done: threading.Event) -> None:
             if event.kind == "warned":
                 text = f"trial {event.trial}: {printable(event.data['text'])}"
                 console.print(text, highlight=False, markup=False, soft_wrap=True)
-            if event.kind in ("ended", "retry") and event.trial is not None:
+            if event.kind in ("ended", "paused", "retry") and event.trial is not None:
                 console.print(_line(state, state.trials[event.trial], event), highlight=False, soft_wrap=True)
         if last:
             return
@@ -119,9 +125,10 @@ def _epoch_line(state: ViewState, event: Event) -> str:
 def _line(state: ViewState, trial: Trial, event: Event) -> str:
     value = trial.best_value(state.metric, state.mode)
     ended = sum(t.state in ENDED for t in state.trials.values())
-    what = event.data["state"] if event.kind == "ended" else "tried again"
+    what = {"ended": event.data.get("state"), "paused": "pauses", "retry": "tried again"}[event.kind]
     scores = [f"{state.metric} {value:.4f}"] if value is not None else []
-    reasons = [] if event.data.get("state") in ("finished", "stopped") else [printable(event.data["reason"])]
+    well = event.kind == "paused" or event.data.get("state") in ("finished", "stopped")
+    reasons = [] if well else [printable(event.data["reason"])]
     score = escape(", ".join(scores + reasons))
     best = f", best {state.best[0]:.4f} of trial {state.best[1].number}" if state.best else ""
     counts = f"{ended} of {max(state.num_trials, len(state.trials))} ended"

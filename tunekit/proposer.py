@@ -5,27 +5,28 @@ seeded by (seed, number), for each. So a search that goes on after a crash propo
 """
 
 import itertools
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 
+from tunekit.candidates import identity, untried
+from tunekit.encoding import Encoding
 from tunekit.errors import SpaceError
 from tunekit.events import Event
-from tunekit.grids import grid_configs
+from tunekit.grids import MOST_GRID_CONFIGS, grid_configs
 from tunekit.samplers import KEEP_STATE, quietly, searchers
 from tunekit.scores import is_better
 from tunekit.space import Config, Space, draw_config, params_of
 from tunekit.training import derive_seed
 
 NUM_REDRAWS = 5  # of a config that was tried before, until one is drawn at random
-NUM_RANDOM_REDRAWS = 100  # until the space is gone through, or, where it holds ranges, counts as used up
-MOST_GRID_CONFIGS = 100_000
+NEW = -1  # whose turn it is: a new config's
 # A sampler looks at no more than so many ended trials, so that its time does not grow with their number. The study is
 # brought back to half of them now and then: the best, as many as TPE calls good at the most, and the newest.
 MOST_KNOWN = 250
@@ -48,12 +49,15 @@ class Proposer:
         SpaceError: a first config lies outside the space; searcher "grid" on a range, or on too many configs.
     """
 
+    pauses = False  # whether trials take turns
+
     def __init__(
         self, space: Space, searcher: str, metric: str, mode: str, seed: int, first: Sequence[tuple[str, Config]]
     ) -> None:
         self.space, self.searcher, self.metric, self.mode, self.seed = space, searcher, metric, mode, seed
         self.first = [(source, params_of(space, config)) for source, config in first]
         self.make_sampler = searchers[searcher]
+        self.encoding = Encoding(space)
         self.grid = list(self._grid()) if self.make_sampler is None else []
         self.keeps_state = self.make_sampler is not None and isinstance(quietly(self.make_sampler, 0, 0), KEEP_STATE)
         self.heard: list[Event] = []
@@ -104,21 +108,34 @@ class Proposer:
         self._forget_old()
         for attempt in range(NUM_REDRAWS):
             params = self._draw(number, self.searcher, None, attempt)
-            if _identity(params) not in self.tried:
+            if identity(params) not in self.tried:
                 break
             self.study.tell(self.running.pop(number)[0], state=TrialState.FAIL)  # tried before: draw again
         else:
-            untried = self._untried(number)
-            if untried is None:
+            random = np.random.default_rng(derive_seed(self.seed, "propose", number, NUM_REDRAWS))
+            found = untried(self.encoding, self.tried, random)
+            if found is None:
                 self.known.discard(number)
                 return None
-            params = untried
+            params = found
         if attempt and self.keeps_state:
             self._forget_draws()
         if number not in self.running:
             self._draw(number, self.searcher, params)
-        self.tried.add(_identity(params))
+        self.tried.add(identity(params))
         return self.searcher, params
+
+    def turn(self, num_trials: int, busy: Collection[int]) -> int | None:
+        """Return NEW while there are to be more trials: none pauses."""
+        return NEW if self.num_proposed < num_trials else None
+
+    def given_up(self, busy: Collection[int]) -> list[int]:
+        """Return the paused trials that are never to go on: there are none."""
+        return []
+
+    def num_epochs(self, num_trials: int) -> int | None:
+        """Return how many epochs so many trials train in all: not known, as each ends when it ends."""
+        return None
 
     def _draw(self, number: int, source: str, params: dict[str, Any] | None, attempt: int = 0) -> dict[str, Any]:
         """Ask Optuna for a trial: by its sampler, or with the params given."""
@@ -136,7 +153,7 @@ class Proposer:
         self.known.add(number)
         self.running[number] = trial, {}
         if params is not None:
-            self.tried.add(_identity(trial.params))
+            self.tried.add(identity(trial.params))
         return trial.params
 
     def _forget_draws(self) -> None:
@@ -174,26 +191,6 @@ class Proposer:
             value = -value
         return not finished, -step, value
 
-    def _untried(self, number: int) -> dict[str, Any] | None:
-        """Return a config that was not tried yet, drawn at random; None when there seems to be none left."""
-        sampler = RandomSampler(seed=derive_seed(self.seed, "propose", number, NUM_REDRAWS) % 2**32)
-        nothing = optuna.trial.create_trial(value=0.0)  # draws at random depend on no trial
-        for _ in range(NUM_RANDOM_REDRAWS):
-            params: dict[str, Any] = {}
-
-            def draw(name: str, distribution: BaseDistribution, params: dict[str, Any] = params) -> Any:
-                params[name] = sampler.sample_independent(self.study, nothing, name, distribution)
-                return params[name]
-
-            draw_config(self.space, draw)
-            if _identity(params) not in self.tried:
-                return params
-        try:
-            every = (params_of(self.space, config) for config in grid_configs(self.space))
-            return next((p for p in itertools.islice(every, MOST_GRID_CONFIGS) if _identity(p) not in self.tried), None)
-        except SpaceError:  # it holds a range
-            return None
-
     def _report(self, number: int, epoch: int, value: float) -> None:
         trial, values = self.running[number]
         trial.report(value, epoch)
@@ -218,8 +215,8 @@ class Proposer:
         seen = set()
         rest = (("grid", params_of(self.space, config)) for config in configs)
         for source, params in itertools.chain(self.first, rest):
-            if _identity(params) not in seen:
-                seen.add(_identity(params))
+            if identity(params) not in seen:
+                seen.add(identity(params))
                 yield source, params
 
 
@@ -231,7 +228,3 @@ def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> 
         return trial.suggest_int(name, distribution.low, distribution.high, **bounds)
     assert isinstance(distribution, FloatDistribution)
     return trial.suggest_float(name, distribution.low, distribution.high, **bounds)
-
-
-def _identity(params: dict[str, Any]) -> str:
-    return json.dumps(params, sort_keys=True)

@@ -1,16 +1,15 @@
 """What happened goes into the ledger here, before anything else hears of it, and what follows from it is decided."""
 
-import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.tune import Callback, Stopper
 
 from tunekit import paths
 from tunekit.errors import StorageError
-from tunekit.events import Trial
+from tunekit.kept import KeptCheckpoints, delete_checkpoints
 from tunekit.ledger import Ledger
 from tunekit.safe_text import redacted, secrets_of
 from tunekit.schedulers import Decisions
@@ -19,6 +18,16 @@ from tunekit.scores import is_better
 MAX_RETRIES = 3  # of a trial whose worker died, or whose memory ran out
 SPLIT = 4  # into how many parts each batch goes after that: 4, 16, 64 with the retries there are
 NUM_ALIKE = 3  # trials that fail alike, before any has reached the end of an epoch, end the search
+
+
+class Turns(Protocol):
+    """Who knows whose turn it is: the searcher."""
+
+    def goes_on(self, number: int) -> bool:
+        """Return whether a trial that came to the end of an epoch trains the next, or pauses."""
+
+    def given_up(self) -> list[int]:
+        """Return the paused trials that are never to go on."""
 
 
 class Recorder:
@@ -42,6 +51,7 @@ class Recorder:
                 self.kept.consider(trial)
             elif trial.state in ("failed", "diverged"):
                 delete_checkpoints(paths.trial_folder(ledger.folder, trial.number))
+        self.turns: Turns | None = None  # where trials may pause
         self.interrupted = ""  # why the search ends at the next opportunity
         self.signal = 0  # the number of the signal that said so
         self.note = ""  # what people should know of how the search ended
@@ -69,7 +79,7 @@ class Recorder:
             if message["epoch"] <= len(self.ledger.unfinished[number].history):
                 return False  # trained again, as its checkpoint was lost or damaged; what was written down holds
             self.ledger.append("epoch", message["metrics"], number, message["epoch"])
-            return self._settle(number)
+            return self._settle(number) or self._pauses(number)
         if message["kind"] == "warned":
             self.ledger.append("warned", {"text": redacted(message["text"], self.secrets)}, number)
             return False
@@ -116,6 +126,21 @@ class Recorder:
             return True
         return False
 
+    def _pauses(self, number: int) -> bool:
+        """Pause a trial whose turn is over; return whether it is."""
+        if self.turns is None or self.ledger.unfinished[number].role != "search" or self.turns.goes_on(number):
+            return False
+        self.ledger.append("paused", {}, number)
+        for other in self.turns.given_up():
+            self._end(other, "stopped", "others promised more")
+        return True
+
+    def end_paused(self) -> None:
+        """Stop the trials whose turn does not come again."""
+        for number, trial in list(self.ledger.unfinished.items()):
+            if trial.role == "search":
+                self._end(number, "stopped", "others promised more")
+
     def _end(self, number: int, state: str, reason: str = "", traceback: str = "") -> None:
         trial = self.ledger.unfinished[number]
         reason, traceback = redacted(reason, self.secrets), redacted(traceback, self.secrets)
@@ -131,42 +156,6 @@ class Recorder:
             self.failures.append(reason)
             if len(self.failures) >= NUM_ALIKE and len(set(self.failures)) == 1:
                 self.interrupted = f"the first {NUM_ALIKE} trials failed alike: {reason}"
-
-
-class KeptCheckpoints:
-    """Which ended trials keep the checkpoint of their best epoch: the best few. The rest is deleted as they end."""
-
-    def __init__(self, folder: Path, keep_best: int, metric: str, mode: str) -> None:
-        self.folder, self.keep_best, self.metric, self.mode = folder, keep_best, metric, mode
-        self.best: list[tuple[float, int]] = []  # (value, trial's number), the best first
-
-    def consider(self, trial: Trial) -> None:
-        """Take in a trial that has ended, and delete the checkpoints that nobody needs any more."""
-        folder = paths.trial_folder(self.folder, trial.number)
-        epoch, value = trial.best_epoch(self.metric, self.mode), trial.best_value(self.metric, self.mode)
-        if trial.role != "search" or epoch is None or value is None:
-            delete_checkpoints(folder)
-            return
-        newest = paths.epoch_checkpoint(folder, epoch)
-        if newest.exists():  # the newest epoch was the best, or one of the two newest: it takes the best one's place
-            newest.replace(paths.best_checkpoint(folder))
-        for path in paths.epoch_checkpoints(folder).values():
-            path.unlink()
-        if trial.source == "default":
-            return  # what the winner is compared with stays, whatever its rank
-        self.best.append((value, trial.number))
-        self.best.sort(key=lambda pair: (-pair[0] if self.mode == "max" else pair[0], pair[1]))
-        for _, number in self.best[self.keep_best :]:
-            delete_checkpoints(paths.trial_folder(self.folder, number))
-        del self.best[self.keep_best :]
-
-
-def delete_checkpoints(folder: Path) -> None:
-    """Delete a trial's checkpoints, whole or half written, and its folder if nothing else is in it."""
-    for path in folder.glob(f"*{paths.SUFFIX}*"):
-        path.unlink()
-    if folder.exists() and not any(folder.iterdir()):
-        shutil.rmtree(folder)
 
 
 class RayCallback(Callback):

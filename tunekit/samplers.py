@@ -10,8 +10,10 @@ from tunekit.registry import Registry
 
 KEEP_STATE = (CmaEsSampler, QMCSampler)  # in the study, of every draw
 
-# name -> (seed of the experiment, seed of this proposal) -> sampler; None where configs are counted off, not drawn
+# name -> (seed of the experiment, seed of this proposal) -> sampler; None where it is none of Optuna's: see
+# forecaster.py and grids.py
 searchers: Registry[Callable[[int, int], BaseSampler] | None] = Registry("searcher")
+searchers.register("forecast")(None)
 searchers.register("grid")(None)
 
 

@@ -7,38 +7,54 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from tunekit.events import Trial
+from tunekit.forecaster import Forecaster
 from tunekit.ledger import Ledger
-from tunekit.proposer import Proposer
+from tunekit.proposer import NEW, Proposer
 from tunekit.space import draw_config, labels
 from tunekit.training import derive_seed
 
 
 class RaySearcher(Searcher):
-    """Ray Tune's searcher: hands out the trials that wait, then new ones, as many at once as there are slots.
+    """Ray Tune's searcher: hands out the trials that wait, then those whose turn it is, or new ones, one for each slot.
 
     Args:
         ledger: where proposals are written, and read back from.
         proposer: where new configs come from.
         num_trials: of the search, in all.
+        max_epochs: the most epochs a trial gets.
         num_slots: how many trials may run at once, asked anew each time.
-        confirm: called when the search is over; writes the trials that confirm its winner into the ledger.
+        confirm: called when the search is over: ends what is paused, and writes the trials that confirm its winner into
+            the ledger.
     """
 
     def __init__(
         self,
         ledger: Ledger,
-        proposer: Proposer,
+        proposer: Proposer | Forecaster,
         num_trials: int,
+        max_epochs: int,
         num_slots: Callable[[], int],
         confirm: Callable[[], None],
     ) -> None:
         super().__init__()
         self.ledger, self.proposer, self.confirm = ledger, proposer, confirm
-        self.num_trials, self.num_slots = num_trials, num_slots
+        self.num_trials, self.max_epochs, self.num_slots = num_trials, max_epochs, num_slots
         self.confirmed = False
         self.heard = 0
         self.handed_out: set[int] = set()
         self.used_up = False
+
+    def goes_on(self, number: int) -> bool:
+        """Return whether a trial of the search that came to the end of an epoch trains the next, or pauses."""
+        if not self.proposer.pauses or len(self.ledger.unfinished[number].history) >= self.max_epochs:
+            return True
+        self._listen()
+        return self._waiting() is None and self._turn(self.handed_out - {number}) == number
+
+    def given_up(self) -> list[int]:
+        """Return the paused trials that are never to go on, as there are too many of them."""
+        self._listen()
+        return self.proposer.given_up(self.handed_out)
 
     def suggest(self, trial_id: str) -> Any:
         """Return what Ray is to run next, None to be asked again later, or FINISHED."""
@@ -46,8 +62,11 @@ class RaySearcher(Searcher):
         if len(self.handed_out) >= self.num_slots():
             return None
         waiting = self._waiting()
-        if waiting is None and not self.used_up and self.proposer.num_proposed < self.num_trials:
+        turn = self._turn(self.handed_out) if waiting is None else None
+        if turn == NEW:
             return self._propose()
+        if turn is not None:
+            waiting = self.ledger.unfinished[turn]
         if waiting is None and not self.handed_out and not self.confirmed:
             self.confirm()
             self.confirmed = True
@@ -57,8 +76,16 @@ class RaySearcher(Searcher):
         return None if self.handed_out else Searcher.FINISHED
 
     def _waiting(self) -> Trial | None:
-        waiting = (trial for number, trial in self.ledger.unfinished.items() if number not in self.handed_out)
-        return next(waiting, None)
+        """Return a trial that is to run whatever else there is: others that have not ended wait for their turn."""
+        for number, trial in self.ledger.unfinished.items():
+            takes_turns = self.proposer.pauses and trial.role == "search" and trial.history
+            if number not in self.handed_out and not takes_turns:
+                return trial
+        return None
+
+    def _turn(self, busy: set[int]) -> int | None:
+        wanted = self.proposer.num_proposed if self.used_up else self.num_trials
+        return self.proposer.turn(wanted, busy)
 
     def _propose(self) -> Any:
         number = self.ledger.next_number
@@ -82,7 +109,7 @@ class RaySearcher(Searcher):
         for event in self.ledger.events(after=self.heard):
             self.heard = event.number
             self.proposer.hear(event)
-            if event.kind in ("ended", "retry"):
+            if event.kind in ("paused", "ended", "retry"):
                 self.handed_out.discard(event.trial or 0)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -55,16 +55,16 @@ def open_folder(folder: Path, name: str | None, asked: Asked, device: torch.devi
     return place, [line for key in ("versions", "code") for line in differences(known[key], described[key])]
 
 
-def check_room(place: Path, asked: Asked, num_at_once: int, keep_best: int) -> None:
+def check_room(place: Path, asked: Asked, num_going: int, keep_best: int) -> None:
     """Raise StorageError if the disk has no room for the checkpoints of a search.
 
-    A running trial has three (the two newest, and the best), and the best trials and the default config keep one. Each
-    holds the weights, and at most twice as much of the optimizer's.
+    A trial that runs or is paused has three (the two newest, and the best), and the best trials and the default config
+    keep one. Each holds the weights, and at most twice as much of the optimizer's.
     """
     checkpoint = 3 * asked.model_bytes
     files = [path.stat() for path in place.rglob(f"*{paths.SUFFIX}")]
     there = sum({file.st_ino: file.st_size for file in files}.values())  # the best has two names
-    needed = max(LEAST_ROOM, checkpoint * (3 * num_at_once + keep_best + 1) - there)
+    needed = max(LEAST_ROOM, checkpoint * (3 * num_going + keep_best + 1) - there)
     free = shutil.disk_usage(place).free
     if free < needed:
         raise StorageError(

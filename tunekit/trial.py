@@ -4,6 +4,7 @@ A worker and the driver talk in messages, plain dicts: "started", then "epoch" e
 not begin the next epoch before the driver has the last one's message in its ledger.
 """
 
+import dis
 import gc
 import json
 import platform
@@ -123,6 +124,16 @@ def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
             break
     if not history:
         raise TrainingError("the training loop ended without yielding a single (metrics, state)")
+
+
+def can_go_on(train: TrainFunction) -> bool:
+    """Return whether a training loop reads its third argument, the state; True where that cannot be told."""
+    code = getattr(train, "__code__", None)
+    if code is None or code.co_argcount < 3 or code.co_varnames[2] in code.co_cellvars:
+        return True
+    loaded = (step.argval for step in dis.get_instructions(code) if step.opname.startswith("LOAD"))
+    state = code.co_varnames[2]
+    return any(state in names if isinstance(names, tuple) else state == names for names in loaded)
 
 
 def newest_state(folder: Path, epoch: int) -> tuple[dict[str, Any] | None, list[dict[str, float]], list[str]]:

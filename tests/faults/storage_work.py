@@ -64,7 +64,13 @@ class Engine:
             self.ledger.folder.resolve(), asked.dataset, asked.space, asked.metric, asked.mode, asked.max_epochs,
             asked.train, 1,
         )  # fmt: skip
-        searcher = RaySearcher(self.ledger, proposer, num_trials, lambda: 1, confirm)
+
+        def over():
+            self.recorder.end_paused()
+            confirm()
+
+        searcher = RaySearcher(self.ledger, proposer, num_trials, asked.max_epochs, lambda: 1, over)
+        self.recorder.turns = searcher
         while not self.recorder.stop_reason():
             suggested = searcher.suggest("")
             if suggested == Searcher.FINISHED:

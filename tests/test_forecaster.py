@@ -1,0 +1,244 @@
+"""The searcher "forecast": trials take turns, none of their work is lost, and few epochs lead to the best.
+
+Real searches on Ray, of training loops that compute their curve; and curves played to the Forecaster alone.
+"""
+
+import math
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import tunekit
+from tunekit import choice, loguniform, paths, randint, uniform
+from tunekit.encoding import Encoding
+from tunekit.errors import ConfigError
+from tunekit.events import Event
+from tunekit.forecaster import MOST_PAUSED, Forecaster
+from tunekit.ledger import Ledger
+from tunekit.proposer import NEW
+
+MAX_EPOCHS = 9
+SPACE = {"lr": loguniform(1e-4, 1.0), "width": randint(1, 8), "kind": choice(["a", "b"])}
+
+
+def make_curve():
+    """Return the curve, made where a worker need not import this file for it."""
+
+    def curve(config, epoch):
+        """Rises to what the config can reach; a good one may begin slowly."""
+        off = abs(math.log10(config["lr"]) + 2), abs(config["width"] - 6), config["kind"] == "b"
+        reach = 1 - 0.1 * off[0] - 0.02 * off[1] - 0.1 * off[2]
+        return reach * (1 - 0.6 * math.exp(-epoch * (0.3 + 0.1 * config["width"])))
+
+    return curve
+
+
+def make_loop(curve):
+    """Return a training loop that yields a curve; its state counts the epochs that were really trained."""
+
+    def loop(config, dataset, state=None):
+        done = state["done"] if state else 0
+        for epoch in range(done + 1, config["max_epochs"] + 1):
+            yield {"val_accuracy": curve(config, epoch)}, {"done": epoch}
+
+    return loop
+
+
+curve = make_curve()
+
+
+def search(folder, **options):
+    asked = {"num_trials": 12, "max_epochs": MAX_EPOCHS, "verbose": 0, "name": "x", "metric": "val_accuracy"}
+    return tunekit.run(SPACE, "digits", train=make_loop(make_curve()), folder=folder, **{**asked, **options})
+
+
+def kinds_of(results):
+    ledger = Ledger(results.folder)
+    events = list(ledger.events())
+    ledger.close()
+    return events
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, ray):
+    return search(tmp_path_factory.mktemp("forecast"))
+
+
+def test_every_config_is_tried_and_the_most_promising_goes_on_to_the_end(finished):
+    frame = finished.dataframe
+    assert len(frame) == 12 and (frame["num_epochs"] >= 1).all()
+    assert set(frame["state"]) == {"finished", "stopped"}
+    assert finished.best_trial.state == "finished" and finished.best_trial.history[-1]["val_accuracy"] > 0.9
+    assert (frame["num_epochs"] < MAX_EPOCHS / 2).sum() >= 6  # what promises little gets little
+
+
+def test_it_trains_as_many_epochs_as_successive_halving_would(finished):
+    planned = 9 + math.ceil(11 * (1 + 2 * 2 / 3))  # one to the end; each of the others 1, every third 3, every ninth 9
+    assert planned <= len(finished.history) <= planned + 1  # two slots: one may be at work when the other ends it
+
+
+def test_a_trial_that_paused_goes_on_where_it_was(finished):
+    events = kinds_of(finished)
+    assert sum(event.kind == "paused" for event in events) >= 6
+    again = [event.trial for event in events if event.kind == "started" and event.trial is not None]
+    assert len(again) > len(set(again))
+    for trial in finished.trials.values():
+        expected = [curve(trial.config, epoch) for epoch in range(1, len(trial.history) + 1)]
+        assert [metrics["val_accuracy"] for metrics in trial.history] == expected
+
+
+def test_only_so_many_trials_are_paused_at_once(tmp_path, ray):
+    results = search(tmp_path, num_trials=30, max_epochs=3)
+    paused, most = set(), 0
+    for event in kinds_of(results):
+        if event.kind == "paused":
+            paused.add(event.trial)
+        elif event.kind in ("started", "ended"):
+            paused.discard(event.trial)
+        most = max(most, len(paused))
+    assert MOST_PAUSED <= most <= MOST_PAUSED + 1  # one more, until the least promising of them is ended
+    assert len(results.dataframe) == 30
+    kept = [folder for folder in (results.folder / "trials").iterdir() if any(folder.glob(f"*{paths.SUFFIX}"))]
+    assert len(kept) <= 6  # keep_best, and the default config
+
+
+@pytest.mark.long
+def test_stopped_in_the_middle_it_chooses_what_it_would_have_chosen(tmp_path, ray):
+    whole = search(tmp_path / "whole", cpus_per_trial=2)
+
+    def stop():
+        while not (tmp_path / "part" / "x" / "ledger.db").exists():
+            time.sleep(0.05)
+        while True:
+            ledger = Ledger(tmp_path / "part" / "x")
+            count = sum(event.kind == "epoch" for event in ledger.events())
+            ledger.close()
+            if count >= 14:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+            time.sleep(0.02)
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "part", cpus_per_trial=2)
+    assert "paused" in {trial.state for trial in tunekit.load_results(tmp_path / "part" / "x").trials.values()}
+    part = search(tmp_path / "part", cpus_per_trial=2)
+    order = [[(e.trial, e.epoch) for e in kinds_of(found) if e.kind == "epoch"] for found in (whole, part)]
+    assert order[0] == order[1]
+    assert part.history.equals(whole.history)
+
+
+def test_a_loop_that_cannot_go_on_is_refused(tmp_path):
+    def forgetful(config, dataset, state=None):
+        yield {"val_accuracy": 0.5}, {}
+
+    with pytest.raises(ConfigError, match="forgetful never reads its third argument, the state to go on from"):
+        tunekit.run(SPACE, "digits", train=forgetful, metric="val_accuracy", folder=tmp_path, verbose=0)
+    assert not any(tmp_path.iterdir())
+
+
+def played(forecaster, num_trials, workers, reach=curve):
+    """Replay a search with so many workers that are equally fast; return (trial, epoch, value) in order."""
+    found, busy = [], []
+
+    def hear(kind, data, trial, epoch=None):
+        forecaster.hear(Event(0, 0.0, 0.0, kind, trial, epoch, data))
+
+    while True:
+        while len(busy) < workers and (turn := forecaster.turn(num_trials, busy)) is not None:
+            if turn == NEW:
+                turn = forecaster.num_proposed
+                proposal = forecaster.propose(turn)
+                if proposal is None:
+                    return found
+                hear("proposed", {"params": proposal[1], "role": "search"}, turn)
+            busy.append(turn)
+        if not busy:
+            return found
+        trial = busy.pop(0)
+        epoch = len(forecaster.values[trial]) + 1
+        value = reach(forecaster.params[trial], epoch)
+        hear("epoch", {"val_accuracy": value}, trial, epoch)
+        found.append((trial, epoch, value))
+        if epoch == forecaster.max_epochs or not math.isfinite(value):
+            hear("ended", {"state": "finished" if math.isfinite(value) else "diverged"}, trial)
+
+
+def new_forecaster(seed=0, space=SPACE, mode="max"):
+    default = {"lr": 1e-3, "width": 1, "kind": "b"}
+    return Forecaster(space, "val_accuracy", mode, seed, [("default", default)], MAX_EPOCHS)
+
+
+def epochs_at_random(target, seed):
+    """How many epochs random search needs, each trial trained to its end."""
+    random, encoding, epochs = np.random.default_rng(seed), Encoding(SPACE), 0
+    while True:
+        config = encoding.draw(random)
+        values = [curve(config, epoch) for epoch in range(1, MAX_EPOCHS + 1)]
+        if max(values) >= target:
+            return epochs + next(epoch for epoch, value in enumerate(values, start=1) if value >= target)
+        epochs += MAX_EPOCHS
+
+
+@pytest.mark.parametrize("workers", [1, 16])
+def test_it_finds_the_best_in_a_fraction_of_the_epochs_of_random_search(workers):
+    target, epochs = 0.98, []
+    for seed in range(5):
+        values = [value for *_, value in played(new_forecaster(seed), 60, workers)]
+        epochs.append(next((n for n, value in enumerate(values, start=1) if value >= target), math.inf))
+    at_random = [epochs_at_random(target, seed) for seed in range(40)]
+    assert np.median(epochs) <= np.median(at_random) / 5, (epochs, at_random)
+
+
+def test_lower_may_be_better():
+    values = [value for *_, value in played(new_forecaster(mode="min"), 20, 2, lambda *at: 1 - curve(*at))]
+    assert min(values) < 0.05
+
+
+def test_what_diverges_is_not_tried_again_and_what_is_near_it_seldom():
+    def reach(config, epoch):
+        return math.nan if config["lr"] > 0.01 else curve(config, epoch)
+
+    forecaster = new_forecaster()
+    found = played(forecaster, 40, 2, reach)
+    diverged = {trial for trial, _, value in found if not math.isfinite(value)}
+    assert len(diverged) <= 12  # half of the space diverges
+    assert all(sum(trial == number for trial, *_ in found) == 1 for number in diverged)
+
+
+def test_as_many_trials_as_there_are_slots_get_unlike_configs():
+    forecaster = new_forecaster()
+    busy = []
+    for number in range(20):
+        assert forecaster.turn(100, busy) == NEW
+        assert forecaster.propose(number) is not None
+        busy.append(number)
+    assert len(forecaster.candidates.tried) == 20
+
+
+def test_points_keep_the_order_of_what_has_one():
+    space = {"batch_size": choice([64, 16, 32]), "lr": loguniform(1e-4, 1.0), "drop": uniform(0, 0.5),
+             "net": choice([{"name": "a", "depth": randint(1, 3)}, {"name": "b"}])}  # fmt: skip
+    encoding = Encoding(space)
+    assert encoding.groups.tolist() == [0, 1, 2, 3, 3, 4]
+    first = encoding.point({"batch_size": 16, "lr": 0.01, "drop": 0.5, "net": "a", "net=a/depth": 3})
+    assert first == pytest.approx([0, 0.5, 1, math.sqrt(0.5), 0, 1])
+    second = encoding.point({"batch_size": 32, "lr": 1.0, "drop": 0.0, "net": "b"})
+    assert second == pytest.approx([0.5, 1, 0, 0, math.sqrt(0.5), 0.5])
+
+
+def test_draws_are_spread_evenly_and_neighbours_are_near():
+    encoding, random = Encoding(SPACE), np.random.default_rng(0)
+    drawn = [encoding.draw(random) for _ in range(4000)]
+    counts = np.bincount([params["width"] for params in drawn])[1:]
+    assert len(counts) == 8 and counts.min() > 400 and counts.max() < 600
+    assert np.mean([params["lr"] < 1e-2 for params in drawn]) == pytest.approx(0.5, abs=0.03)
+    near = {"lr": 1e-2, "width": 4, "kind": "b"}
+    close = [encoding.draw(random, near) for _ in range(1000)]
+    assert np.median([abs(math.log10(params["lr"]) + 2) for params in close]) < 0.4
+    assert np.mean([params["kind"] == "b" for params in close]) > 0.7
+    assert len({params["lr"] for params in close}) > 900

@@ -1,0 +1,240 @@
+"""Searcher "forecast": trials take turns, an epoch each, and whose end promises most goes on, be it a new config's.
+
+After every epoch it is worked out again how each paused trial would end, and each of many new configs: the one whose
+value at the last epoch is expected to improve most on the best seen so far trains the next epoch.
+
+Source: one epoch at a time, Wistuba, Kadra and Grabocka, DyHPO, arXiv:2202.09774; the forecast: see forecasts.py.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from tunekit.candidates import Candidates, identity
+from tunekit.encoding import Encoding
+from tunekit.events import Event
+from tunekit.forecasts import Forecast, Points, expected_improvement, scores_of
+from tunekit.proposer import NEW, Proposer
+from tunekit.space import Config, Space, params_of
+
+NUM_FIRST = 4  # configs that are seen for an epoch before anything is forecast; also spread evenly: a power of 2
+NUM_BEST = 3  # configs whose neighbours are looked at
+ANY_EVERY = 6  # of so many configs one is any, so that a forecast that is wrong comes out
+MOST_KNOWN = 300  # trials that have ended, before half of them are forgotten
+MOST_POINTS = 150  # values that a forecast is made of: its time grows with their cube
+REFIT_EVERY = 5  # values, or a tenth of those there are
+MOST_PAUSED = 16  # trials, as each keeps its checkpoints
+FACTOR = 3  # of successive halving, whose number of epochs a search gets
+LOOKED_AT = sorted({round(1.3**power) for power in range(40)})  # the epochs of a trial that tell, beside its last
+
+Turn = tuple[int | None, dict[str, Any] | None]  # as `Forecaster.turn` has it, and the draws of a new config
+
+
+class Forecaster:
+    """Proposes configs, and says whose turn it is, knowing the events it has heard. Knows nothing of Ray.
+
+    Args:
+        space: which configs.
+        metric, mode: what is optimised.
+        seed: of the experiment.
+        first: configs to try first, each with what it is called in the ledger.
+        max_epochs: the most epochs a trial gets.
+
+    Raises:
+        SpaceError: a first config lies outside the space.
+    """
+
+    searcher = "forecast"
+    pauses = True
+    grid: Sequence[Any] = ()
+
+    def __init__(
+        self, space: Space, metric: str, mode: str, seed: int, first: Sequence[tuple[str, Config]], max_epochs: int
+    ) -> None:
+        self.space, self.metric, self.sign, self.seed = space, metric, 1 if mode == "max" else -1, seed
+        self.first = [(source, params_of(space, config)) for source, config in first]
+        self.max_epochs = max_epochs
+        self.encoding = Encoding(space)
+        self.num_proposed = 0  # trials of the search
+        self.num_seen = 0  # epochs of theirs
+        self.params: dict[int, dict[str, Any]] = {}  # of the trials that are remembered
+        self.points: dict[int, np.ndarray] = {}
+        self.values: dict[int, list[float]] = {}  # by epoch, higher is better
+        self.seen: list[tuple[int, int]] = []  # (trial, epoch) in the order in which they were heard
+        self.ended: set[int] = set()
+        self.finished = False  # whether some trial came to its last epoch
+        self.candidates = Candidates(self.encoding, seed)
+        self.fitted: tuple[int, Forecast] | None = None  # on how many values
+        self.hopes: dict[int, float] = {}  # by how much each paused trial was last expected to improve on the best
+        self.chosen: tuple[Any, Turn] | None = None  # what was asked, since something was heard, and the answer
+
+    def hear(self, event: Event) -> None:
+        """Take in one event of the ledger, in order."""
+        number = event.trial
+        if number is None or event.kind not in ("proposed", "epoch", "ended"):
+            return
+        self.chosen = None
+        if event.kind == "proposed" and event.data["role"] == "search":
+            self._take(number, event.data["params"])  # which it has already where it proposed them
+        elif number not in self.params:
+            return
+        elif event.kind == "epoch" and self.metric in event.data:
+            self.values[number].append(self.sign * event.data[self.metric])
+            self.seen.append((number, len(self.values[number])))
+            self.num_seen += 1
+            self.finished |= len(self.values[number]) >= self.max_epochs
+        elif event.kind == "ended":
+            self.ended.add(number)
+            if len(self.ended) >= MOST_KNOWN:
+                self._forget()
+
+    def propose(self, number: int) -> tuple[str, dict[str, Any]] | None:
+        """Return (source, params) of the next config, or None when every config of the space has been tried."""
+        if self.num_proposed < len(self.first):
+            source, params = self.first[self.num_proposed]
+        else:
+            chosen = self.chosen[1][1] if self.chosen else None
+            new = chosen or self._most_promising([], self._candidates(), frozenset())[1]
+            if new is None:
+                return None
+            source, params = self.searcher, new
+        self._take(number, params)
+        return source, params
+
+    def turn(self, num_trials: int, busy: Collection[int]) -> int | None:
+        """Return which paused trial goes on, NEW for a new config, or None when there is nothing to begin now.
+
+        Args:
+            num_trials: of the search, in all.
+            busy: the trials that are being trained.
+        """
+        asked = num_trials, frozenset(busy)
+        if self.chosen is None or self.chosen[0] != asked:
+            self.chosen = asked, self._turn(*asked)
+        return self.chosen[1][0]
+
+    def given_up(self, busy: Collection[int]) -> list[int]:
+        """Return the paused trials that promise least, where there are more than MOST_PAUSED."""
+        paused = [number for number in self.params if number not in busy and self._may_go_on(number)]
+        paused.sort(key=lambda number: self.hopes.get(number, math.inf))
+        return paused[: max(0, len(paused) - MOST_PAUSED)]
+
+    def num_epochs(self, num_trials: int) -> int:
+        """Return how many epochs so many trials train in all: as many as with successive halving.
+
+        One trial trains all of its epochs, each of the others one, a third of them three, a ninth of them nine.
+        """
+        rungs = math.log(self.max_epochs, FACTOR)
+        return self.max_epochs + math.ceil((num_trials - 1) * (1 + rungs * (1 - 1 / FACTOR)) - 1e-9)
+
+    def _turn(self, num_trials: int, busy: frozenset[int]) -> Turn:
+        missing = num_trials - self.num_proposed
+        left = self.num_epochs(num_trials) - self.num_seen - len(busy)
+        paused = [number for number in self.params if number not in busy and self._may_go_on(number)]
+        if missing and (left <= missing or self._blind):
+            return NEW, None
+        if left <= 0 and not missing:
+            if self.finished or busy or not paused:
+                return None, None
+            return max(paused, key=lambda number: max(self.values[number])), None  # some trial comes to its end
+        candidates = self._candidates() if missing else []
+        if missing and not candidates:
+            return NEW, None  # which `propose` says there is none of
+        return self._most_promising(paused, candidates, busy)
+
+    def _take(self, number: int, params: dict[str, Any]) -> None:
+        if number not in self.params:
+            self.params[number], self.points[number], self.values[number] = params, self.encoding.point(params), []
+            self.candidates.tried.add(identity(params))
+            self.num_proposed += 1
+            self.chosen = None
+
+    def _forget(self) -> None:
+        """Forget half of the trials that have ended, but the best, so that no choice takes longer than those before."""
+        ranked = sorted(self.ended, key=lambda number: (-finite_max(self.values[number]), number))
+        for number in ranked[MOST_KNOWN // 5 :: 2]:
+            self.ended.remove(number)
+            del self.params[number], self.points[number], self.values[number]
+        self.seen = [(number, epoch) for number, epoch in self.seen if number in self.params]
+        self.fitted = None
+
+    @property
+    def _blind(self) -> bool:
+        """Whether too little is known for a forecast."""
+        return self.num_proposed < max(NUM_FIRST, len(self.first)) or len({number for number, _ in self.seen}) < 2
+
+    def _may_go_on(self, number: int) -> bool:
+        return number not in self.ended and 0 < len(self.values[number]) < self.max_epochs
+
+    def _candidates(self) -> list[dict[str, Any]]:
+        """Return new configs: many, or one of those spread evenly, while there is no telling and now and then."""
+        if self._blind or self.num_proposed % ANY_EVERY == 0:
+            spread = self.candidates.spread(self.num_proposed)
+            if spread is not None:
+                return [spread]
+        best = sorted((n for n in self.values if self.values[n]), key=lambda n: -finite_max(self.values[n]))[:NUM_BEST]
+        near, known = [self.params[number] for number in best], list(self.points.values())
+        return self.candidates.draw(self.num_proposed, near, known, since=self.num_proposed // ANY_EVERY)
+
+    def _most_promising(self, paused: list[int], candidates: list[dict[str, Any]], busy: frozenset[int]) -> Turn:
+        """Return the paused trial or the candidate whose end is expected to improve most on the best seen."""
+        if not paused and not candidates:
+            return None, None
+        chosen = 0
+        if not self._blind:
+            forecast = self._forecast()
+            seen, scores = self._known(len(self.seen))
+            running = sorted(number for number in busy if number in self.params)
+            if running:  # as if they had come to what is forecast of them
+                next_epochs = [len(self.values[number]) + 1 for number in running]
+                ahead = Points.of(running, [self.points[number] for number in running], next_epochs)
+                scores = torch.cat([scores, forecast.predict(seen, scores, ahead)[0]])
+                seen = seen.and_(ahead)
+            trials = paused + [-1 - i for i in range(len(candidates))]
+            points = [self.points[number] for number in paused] + [self.encoding.point(params) for params in candidates]
+            at = Points.of(trials, points, [self.max_epochs] * len(trials))
+            gains = expected_improvement(*forecast.predict(seen, scores, at), scores.max())
+            self.hopes = dict(zip(paused, gains.tolist(), strict=False))
+            chosen = int(gains.argmax())
+        return (paused[chosen], None) if chosen < len(paused) else (NEW, candidates[chosen - len(paused)])
+
+    def _forecast(self) -> Forecast:
+        """Return what was fitted last: a function of what had been heard then, so that it is the same after a crash."""
+        count = len(self.seen)
+        count -= count % max(REFIT_EVERY, count // 10) if count >= REFIT_EVERY else 0
+        if self.fitted is None or self.fitted[0] != count:
+            self.fitted = count, Forecast(self.encoding.groups, *self._known(count))
+        return self.fitted[1]
+
+    def _known(self, count: int) -> tuple[Points, torch.Tensor]:
+        """Return the first so many values that were heard, with where: of many, the most telling."""
+        last = {}
+        for number, epoch in self.seen[:count]:
+            last[number] = epoch
+        best = sorted(last, key=lambda number: (-finite_max(self.values[number][: last[number]]), number))
+        if len(best) > MOST_POINTS * 2 // 3:  # the best, and some of all the rest
+            rest = best[MOST_POINTS // 3 :]
+            spread = np.linspace(0, len(rest) - 1, MOST_POINTS // 3, dtype=int)
+            best = best[: MOST_POINTS // 3] + [rest[i] for i in spread]
+        kept = [(number, last[number]) for number in best]
+        between = [(n, e) for n in best for e in LOOKED_AT if e < last[n]]
+        kept = sorted(kept + between[: MOST_POINTS - len(kept)])
+        points = Points.of([n for n, _ in kept], [self.points[n] for n, _ in kept], [e for _, e in kept])
+        return points, scores_of([self.values[number][epoch - 1] for number, epoch in kept])
+
+
+def finite_max(values: list[float]) -> float:
+    """Return the largest of those values that are finite; minus infinity where none is."""
+    return max((value for value in values if math.isfinite(value)), default=-math.inf)
+
+
+def proposer_for(
+    space: Space, searcher: str, metric: str, mode: str, seed: int, first: Sequence[tuple[str, Config]], max_epochs: int
+) -> Proposer | Forecaster:
+    """Return the searcher of a name, which has heard nothing yet; see `Proposer` for what it is given and raises."""
+    if searcher == Forecaster.searcher:
+        return Forecaster(space, metric, mode, seed, first, max_epochs)
+    return Proposer(space, searcher, metric, mode, seed, first)
