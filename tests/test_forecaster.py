@@ -242,3 +242,14 @@ def test_draws_are_spread_evenly_and_neighbours_are_near():
     assert np.median([abs(math.log10(params["lr"]) + 2) for params in close]) < 0.4
     assert np.mean([params["kind"] == "b" for params in close]) > 0.7
     assert len({params["lr"] for params in close}) > 900
+
+
+def test_a_trial_whose_end_is_due_waits_for_no_turn():
+    """It was cut off between its last epoch, or one without a number, and its end: that is what it needs to run for."""
+    forecaster = new_forecaster()
+    for number in range(4):
+        forecaster.propose(number)
+    for number, values in enumerate([[0.5] * MAX_EPOCHS, [0.5, math.nan], [0.5]]):
+        for epoch, value in enumerate(values, start=1):
+            forecaster.hear(Event(0, 0.0, 0.0, "epoch", number, epoch, {"val_accuracy": value}))
+    assert [forecaster.takes_turns(number) for number in range(4)] == [False, False, True, False]

@@ -20,7 +20,7 @@ from tunekit.forecasts import Forecast, Points, expected_improvement, scores_of
 from tunekit.proposer import NEW, Proposer
 from tunekit.space import Config, Space, params_of
 
-NUM_FIRST = 4  # configs that are seen for an epoch before anything is forecast; also spread evenly: a power of 2
+NUM_FIRST = 4  # configs that are seen for an epoch before anything is forecast, spread evenly
 NUM_BEST = 3  # configs whose neighbours are looked at
 ANY_EVERY = 6  # of so many configs one is any, so that a forecast that is wrong comes out
 MOST_KNOWN = 300  # trials that have ended, before half of them are forgotten
@@ -65,7 +65,7 @@ class Forecaster:
         self.values: dict[int, list[float]] = {}  # by epoch, higher is better
         self.seen: list[tuple[int, int]] = []  # (trial, epoch) in the order in which they were heard
         self.ended: set[int] = set()
-        self.finished = False  # whether some trial came to its last epoch
+        self.finished = False  # whether some trial came to its end
         self.candidates = Candidates(self.encoding, seed)
         self.fitted: tuple[int, Forecast] | None = None  # on how many values
         self.hopes: dict[int, float] = {}  # by how much each paused trial was last expected to improve on the best
@@ -85,9 +85,9 @@ class Forecaster:
             self.values[number].append(self.sign * event.data[self.metric])
             self.seen.append((number, len(self.values[number])))
             self.num_seen += 1
-            self.finished |= len(self.values[number]) >= self.max_epochs
         elif event.kind == "ended":
             self.ended.add(number)
+            self.finished |= event.data["state"] == "finished"
             if len(self.ended) >= MOST_KNOWN:
                 self._forget()
 
@@ -116,9 +116,14 @@ class Forecaster:
             self.chosen = asked, self._turn(*asked)
         return self.chosen[1][0]
 
+    def takes_turns(self, number: int) -> bool:
+        """Return whether a trial goes on when it is its turn: not before its first epoch, nor once its end is due."""
+        values = () if number in self.ended else self.values.get(number, ())
+        return 0 < len(values) < self.max_epochs and math.isfinite(values[-1])
+
     def given_up(self, busy: Collection[int]) -> list[int]:
         """Return the paused trials that promise least, where there are more than MOST_PAUSED."""
-        paused = [number for number in self.params if number not in busy and self._may_go_on(number)]
+        paused = [number for number in self.params if number not in busy and self.takes_turns(number)]
         paused.sort(key=lambda number: self.hopes.get(number, math.inf))
         return paused[: max(0, len(paused) - MOST_PAUSED)]
 
@@ -133,8 +138,8 @@ class Forecaster:
     def _turn(self, num_trials: int, busy: frozenset[int]) -> Turn:
         missing = num_trials - self.num_proposed
         left = self.num_epochs(num_trials) - self.num_seen - len(busy)
-        paused = [number for number in self.params if number not in busy and self._may_go_on(number)]
-        if missing and (left <= missing or self._blind):
+        paused = [number for number in self.params if number not in busy and self.takes_turns(number)]
+        if missing and (left <= missing or self._blind or self.num_proposed % ANY_EVERY == 0):
             return NEW, None
         if left <= 0 and not missing:
             if self.finished or busy or not paused:
@@ -165,9 +170,6 @@ class Forecaster:
     def _blind(self) -> bool:
         """Whether too little is known for a forecast."""
         return self.num_proposed < max(NUM_FIRST, len(self.first)) or len({number for number, _ in self.seen}) < 2
-
-    def _may_go_on(self, number: int) -> bool:
-        return number not in self.ended and 0 < len(self.values[number]) < self.max_epochs
 
     def _candidates(self) -> list[dict[str, Any]]:
         """Return new configs: many, or one of those spread evenly, while there is no telling and now and then."""

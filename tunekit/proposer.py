@@ -129,6 +129,10 @@ class Proposer:
         """Return NEW while there are to be more trials: none pauses."""
         return NEW if self.num_proposed < num_trials else None
 
+    def takes_turns(self, number: int) -> bool:
+        """Return whether a trial may pause: none does."""
+        return False
+
     def given_up(self, busy: Collection[int]) -> list[int]:
         """Return the paused trials that are never to go on: there are none."""
         return []

@@ -78,8 +78,7 @@ class RaySearcher(Searcher):
     def _waiting(self) -> Trial | None:
         """Return a trial that is to run whatever else there is: others that have not ended wait for their turn."""
         for number, trial in self.ledger.unfinished.items():
-            takes_turns = self.proposer.pauses and trial.role == "search" and trial.history
-            if number not in self.handed_out and not takes_turns:
+            if number not in self.handed_out and not self.proposer.takes_turns(number):
                 return trial
         return None
 

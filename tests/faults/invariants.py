@@ -88,8 +88,11 @@ def check_events(events: list[Any]) -> None:
             assert not was, what
             state[event.trial] = "waiting"
         elif event.kind == "started":
-            assert was in ("waiting", "running"), what  # running: in a session that was killed
+            assert was in ("waiting", "paused", "running"), what  # running: in a session that was killed
             state[event.trial] = "running"
+        elif event.kind == "paused":
+            assert was == "running", what
+            state[event.trial] = "paused"
         elif event.kind == "epoch":
             epochs[event.trial] += 1
             assert was == "running", what
@@ -98,7 +101,7 @@ def check_events(events: list[Any]) -> None:
             assert was in ("waiting", "running"), what
             state[event.trial] = "waiting"
         elif event.kind == "ended":
-            assert was in ("waiting", "running") and event.data["state"] in ENDED, what
+            assert was in ("waiting", "paused", "running") and event.data["state"] in ENDED, what
             state[event.trial] = "ended"
 
 

@@ -15,7 +15,8 @@ from tunekit.ledger import Ledger
 
 Found = tuple[int, list[str]]  # how many cases, and what went wrong in them
 WORKER = ("ray::RayTrial", "ray::ResourceTrainable")  # what a worker with a trial calls itself, idle and in a step
-SEARCHES = (["--data", "digits"], ["--loop", "counted"], ["--data", "mnist"])  # taken in turn
+TURNS = ["--searcher", "forecast", "--scheduler", "auto"]  # trials pause, and go on
+SEARCHES = (["--data", "digits"], ["--loop", "counted", *TURNS], ["--data", "mnist", *TURNS])  # taken in turn
 MOST_RETRIES = 3  # of one trial: a fourth death ends it
 FIRST_GUESS_S = 5.0
 
