@@ -32,7 +32,7 @@ import ray
 from curves import HERE, Curves, read_curves, synthetic
 from simulator import Outcome, simulate
 from tuners import Forecasting, Promoting, Random, Tunekit
-from tuners_of_others import OptunaPeer, RayPeer
+from tuners_of_others import OptunaPeer, RayPeer, SyneTunePeer
 
 import tunekit
 
@@ -48,6 +48,8 @@ PEERS: dict[str, Callable[..., Any]] = {
     "ray optuna, asha 4 (default)": partial(RayPeer, factor=4),
     "ray optuna, asha 2 (tutorial)": partial(RayPeer, factor=2),
 }
+if importlib.util.find_spec("syne_tune") is not None:
+    PEERS |= {f"syne tune {name}": partial(SyneTunePeer, name=name) for name in ("ASHA", "BOHB")}
 METHODS: dict[str, Callable[..., Any]] = {
     **PEERS,
     **{f"{name}, repeats cost": partial(peer, free_repeats=False) for name, peer in PEERS.items() if name != RANDOM},
@@ -56,6 +58,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     **{f"tunekit {searcher} asha, told {told}": partial(Tunekit, searcher=searcher, scheduler="asha", told=told)
        for searcher in ("tpe", "gp", "cmaes") for told in ("finished", "nothing")},
     "tunekit forecast": Forecasting,
+    "syne tune ASHACQR": partial(SyneTunePeer, name="ASHACQR"),  # half a minute a search: by its name, or with all
     **{f"tunekit {searcher} asha that promotes": partial(Promoting, searcher=searcher) for searcher in SEARCHERS},
 }  # fmt: skip
 Key = tuple[str, str, int, int, int]  # table, method, workers, seed, most trials

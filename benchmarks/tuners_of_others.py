@@ -1,4 +1,4 @@
-"""The tuners that tunekit is compared with: Optuna and Ray Tune, each with its own code, as `simulator.py` wants them.
+"""The tuners that tunekit is compared with: Optuna, Ray Tune and Syne Tune, each with its own code, for `simulator.py`.
 
 They draw whole numbers along the grid's axes, as tunekit does. Where a peer proposes what it has seen the end of, the
 repeat is free: it is told what it was told before, as Optuna's FAQ does, and asked again. In a continuous space there
@@ -8,9 +8,11 @@ looks at its outputs; the peers' loops are given that of chance, so that their s
 
 import math
 import warnings
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import optuna
 from curves import METRIC, Curves
 from simulator import Job
@@ -137,3 +139,50 @@ class RayPeer(Repeating):
         """Tell the search algorithm how a trial ended; the scheduler does not hear of it."""
         self.asha.on_trial_remove(None, self.trials[number])
         self.search.on_trial_complete(str(number), result={METRIC: value})
+
+
+class SyneTunePeer(Repeating):
+    """One of Syne Tune's asynchronous schedulers, called as its Tuner calls them, without its backend.
+
+    It is no dependency: pip install syne-tune huggingface_hub.
+
+    Args:
+        curves, seed, free_repeats, max_trials: as for the others.
+        name: of a class of `syne_tune.optimizer.baselines` that is given epochs: ASHA, BOHB or ASHACQR.
+    """
+
+    def __init__(
+        self, curves: Curves, seed: int, name: str, free_repeats: bool = True, max_trials: int = 1_000
+    ) -> None:
+        super().__init__(curves, free_repeats, max_trials)
+        from syne_tune.config_space import randint
+        from syne_tune.optimizer import baselines
+
+        np.random.seed(seed)  # brackets are drawn from it, though of one there is nothing to draw
+        self.scheduler = getattr(baselines, name)(
+            config_space={axis: randint(0, last) for axis, last in curves.bounds.items()}, metric=METRIC,
+            do_minimize=False, time_attr="epoch", max_t=curves.max_epochs, random_seed=seed,
+        )  # fmt: skip
+        self.trials: dict[int, Any] = {}
+
+    def suggest(self, number: int) -> dict[str, int]:
+        """Ask the scheduler for a trial."""
+        from syne_tune.backend.trial_status import Trial
+
+        found = self.scheduler.suggest().config
+        self.trials[number] = Trial(number, found, datetime.now())
+        self.scheduler.on_trial_add(self.trials[number])
+        return {name: int(found[name]) for name in self.curves.bounds}
+
+    def report(self, number: int, epoch: int, value: float) -> bool:
+        """Report, and hear whether the trial stops."""
+        stops = self.scheduler.on_trial_result(self.trials[number], {METRIC: value, "epoch": epoch}) == "STOP"
+        if stops:
+            self.scheduler.on_trial_remove(self.trials[number])
+        return stops
+
+    def repeat(self, number: int, stopped: bool, value: float) -> None:
+        """Let its searcher hear of a trial's end; its rungs do not."""
+        trial = self.trials[number]
+        self.scheduler.on_trial_remove(trial)
+        self.scheduler.searcher.on_trial_result(number, trial.config, -value, self.curves.max_epochs)
