@@ -3,6 +3,8 @@
 import math
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -171,3 +173,30 @@ def test_a_write_that_fails_leaves_the_old_file(written, tmp_path):
     with pytest.raises(TypeError):
         checkpoint.save(path, {"a": 1}, {"not json": object()})
     assert path.read_bytes() == written and os.listdir(tmp_path) == [path.name]
+
+
+def test_a_checkpoint_that_cannot_be_opened_now_is_not_called_damaged(tmp_path):
+    """A process with no file left to open: its checkpoint is whole, and is not to be passed over for an older one."""
+    checkpoint.save(tmp_path / "0001.safetensors", {"weight": torch.zeros(3)}, {"epoch": 1})
+    program = """
+import os, resource, sys
+from pathlib import Path
+from tunekit import checkpoint
+from tunekit.errors import StorageError
+path = Path(sys.argv[1])
+checkpoint.load(path)
+for spare in (0, 1):
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 1 + spare, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    try:
+        checkpoint.load(path)
+    except StorageError as error:
+        print(f"{spare}: {error}")
+    os.close(held[0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "0001.safetensors")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["0", "1"]
+    assert done.stdout.count("cannot be read now (Too many open files)") == 2

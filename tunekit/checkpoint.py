@@ -4,8 +4,11 @@ The tensors of a state lie in the file as they are; all else of it (numbers, nam
 header, beside what the checkpoint is of (`about`: trial, config, epoch, history) and a SHA-256 over everything.
 """
 
+import errno
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from tunekit import paths
-from tunekit.errors import CheckpointError
+from tunekit.errors import CheckpointError, StorageError
 
 FORMAT = "tunekit-1"
 
@@ -51,13 +54,11 @@ def load(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[str, Any
 
     Raises:
         CheckpointError: the file is missing, torn, altered, or not a checkpoint of tunekit.
+        StorageError: it may be whole, but this process can open no more files, say.
     """
     header = _header(path)
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read ({error}): delete it") from None
+    with _reading(path), safe_open(path, framework="pt", device="cpu") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     if header.get("sha256") != _digest(tensors, header):
         raise CheckpointError(f"checkpoint {path} has been altered or damaged (its SHA-256 differs): delete it")
     tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
@@ -68,20 +69,36 @@ def about(path: Path) -> dict[str, Any]:
     """Return what a checkpoint is of, from its header alone (the tensors are not verified).
 
     Raises:
-        CheckpointError: as `load`.
+        CheckpointError, StorageError: as `load`.
     """
     return json.loads(_header(path)["about"])
 
 
 def _header(path: Path) -> dict[str, str]:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            header = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read ({error}): delete it") from None
+    with _reading(path), safe_open(path, framework="pt", device="cpu") as file:
+        header = file.metadata() or {}
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of this version of tunekit (format {header.get('format')!r})")
     return header
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Tell a file that is damaged or missing from a process that cannot open it: safetensors does not."""
+    try:
+        yield
+    except (SafetensorError, OSError, RuntimeError) as error:
+        try:
+            with path.open("rb"), path.open("rb"), path.open("rb"):  # it has two of them open at once
+                pass
+        except OSError as cause:
+            if cause.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise StorageError(
+                    f"checkpoint {path} cannot be read now ({cause.strerror}): it is as it was"
+                ) from None
+        if isinstance(error, RuntimeError):
+            raise
+        raise CheckpointError(f"checkpoint {path} cannot be read ({error}): delete it") from None
 
 
 def _digest(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> str:
