@@ -62,7 +62,7 @@ def check_room(place: Path, asked: Asked, num_going: int, keep_best: int) -> Non
     keep one. Each holds the weights, and at most twice as much of the optimizer's.
     """
     checkpoint = 3 * asked.model_bytes
-    files = [path.stat() for path in place.rglob(f"*{paths.SUFFIX}")]
+    files = [path.stat() for path in place.glob(f"trials/*/*{paths.SUFFIX}")]
     there = sum({file.st_ino: file.st_size for file in files}.values())  # the best has two names
     needed = max(LEAST_ROOM, checkpoint * (3 * num_going + keep_best + 1) - there)
     free = shutil.disk_usage(place).free

@@ -123,7 +123,7 @@ def wait_for_failures(search: Search, number: int = 3, timeout_s: float = 120.0)
     until = time.monotonic() + timeout_s
     while True:
         failed = list(search.experiment.glob("trials/*/error.txt"))
-        if len(failed) >= number and list(search.experiment.rglob("*.wandb")):
+        if len(failed) >= number and any(path.suffix == ".wandb" for path in files_below(search.experiment)):
             return
         assert search.process.poll() is None and time.monotonic() < until, (search.home / "printed").read_text()
         time.sleep(0.1)
@@ -137,10 +137,16 @@ def read_bytes(path: Path) -> bytes:
         return b""
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder that is at work, whose folders may be deleted meanwhile."""
+    for at, _, names in os.walk(folder):
+        yield from (Path(at, name) for name in names)
+
+
 def files_with(folder: Path, words: list[str]) -> dict[str, list[str]]:
     """Return the files below a folder that hold one of some words, each with those that it holds."""
     found = {}
-    for path in folder.rglob("*"):
+    for path in files_below(folder):
         content = read_bytes(path)
         hits = [word for word in words if word.encode() in content or word.encode("utf-16-le") in content]
         if hits:

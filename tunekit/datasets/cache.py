@@ -18,6 +18,7 @@ from tunekit.datasets.store import (
     open_images,
     pool_is_whole,
     read_json,
+    size_of,
     sizes_match,
     store_images,
     write_json,
@@ -96,10 +97,11 @@ def entries() -> list[dict[str, Any]]:
     for kind in KINDS:
         for path in sorted((cache_folder() / kind).iterdir()):
             described = read_json(path / KINDS[kind]) or {}
-            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
             shape = described.get("shape") or [0]
             name = described.get("name", path.name)
-            found.append({"kind": kind, "name": name, "num_images": shape[0], "size_gb": size / 1e9, "path": str(path)})
+            found.append(
+                {"kind": kind, "name": name, "num_images": shape[0], "size_gb": size_of(path) / 1e9, "path": str(path)}
+            )
     return found
 
 

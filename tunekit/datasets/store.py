@@ -173,7 +173,7 @@ def make_room(num_bytes: int) -> None:
             with suppress(OSError):  # another process may delete it meanwhile
                 described = entry / name
                 used[entry] = (described if described.exists() else entry).stat().st_mtime
-                sizes[entry] = sum(file.stat().st_size for file in entry.rglob("*") if file.is_file())
+                sizes[entry] = size_of(entry)
     too_much = sum(sizes.values()) + num_bytes - limit
     for entry in sorted(sizes, key=used.__getitem__):
         half_made = entry.name.startswith(".new-")  # by a process that was killed
@@ -182,6 +182,16 @@ def make_room(num_bytes: int) -> None:
         if too_much > 0 or half_made:
             shutil.rmtree(entry, ignore_errors=True)
             too_much -= sizes[entry]
+
+
+def size_of(entry: Path) -> int:
+    """Return how many bytes an entry's files have; those that another process deletes meanwhile have none."""
+    size = 0
+    for folder, _, names in os.walk(entry):
+        for path in (Path(folder, name) for name in names):
+            with suppress(OSError):
+                size += path.stat().st_size
+    return size
 
 
 def sizes_match(folder: Path, described: dict[str, Any]) -> bool:
