@@ -43,6 +43,7 @@ class Recipe:
     Args:
         backbone: what is trained.
         num_train, num_val: images; None where the dataset is cut by share.
+        chance: what `tunekit.metrics.chance` says of the accuracy on its val images.
         grid: the values of each axis, in order.
     """
 
@@ -50,6 +51,7 @@ class Recipe:
     num_train: int | None
     num_val: int | None
     grid: Grid
+    chance: float
 
     @property
     def configs(self) -> list[dict[str, Any]]:
@@ -64,9 +66,9 @@ def _grid(lr: tuple[float, ...], batch_size: tuple[int, ...]) -> Grid:
 
 
 RECIPES = {
-    "digits": Recipe("cnn_small", None, None, _grid(tenths(-6, 0), (16, 64, 256))),
-    "mnist": Recipe("lenet", 6_000, 2_000, _grid(tenths(-4, 2), (32, 96, 256))),  # sigmoids take a higher rate
-    "cifar10": Recipe("cnn_small", 5_000, 2_000, _grid(tenths(-6, 0), (32, 96, 256))),
+    "digits": Recipe("cnn_small", None, None, _grid(tenths(-6, 0), (16, 64, 256)), 0.1241),
+    "mnist": Recipe("lenet", 6_000, 2_000, _grid(tenths(-4, 2), (32, 96, 256)), 0.1272),  # sigmoids take a higher rate
+    "cifar10": Recipe("cnn_small", 5_000, 2_000, _grid(tenths(-6, 0), (32, 96, 256)), 0.124),
 }
 
 
@@ -120,10 +122,11 @@ class Curves:
         grid: the values of each axis, in order.
         accuracy: (configs, epochs), in the order of the grid's product; NaN from where a training diverged.
         seconds: (configs,), what an epoch of each takes.
+        chance: what a model that has learned nothing may get.
     """
 
-    def __init__(self, name: str, grid: Grid, accuracy: np.ndarray, seconds: np.ndarray) -> None:
-        self.name, self.grid, self.accuracy, self.seconds = name, grid, accuracy, seconds
+    def __init__(self, name: str, grid: Grid, accuracy: np.ndarray, seconds: np.ndarray, chance: float) -> None:
+        self.name, self.grid, self.accuracy, self.seconds, self.chance = name, grid, accuracy, seconds, chance
         self.max_epochs = accuracy.shape[1]
         self.points = list(itertools.product(*(range(len(values)) for values in grid.values())))
         self.numbers = {point: number for number, point in enumerate(self.points)}
@@ -168,7 +171,8 @@ def read_curves(path: Path) -> Curves:
     accuracy, seconds = (table[column].to_numpy(np.float64) for column in (METRIC, "epoch_s"))
     if len(accuracy) != math.prod(map(len, grid.values())):
         raise SystemExit(f"{path} is not a full grid: record it again")
-    return Curves(path.stem, grid, accuracy, np.median(seconds, axis=1))  # the machine may have been busy for a while
+    seconds = np.median(seconds, axis=1)  # the machine may have been busy for a while
+    return Curves(path.stem, grid, accuracy, seconds, RECIPES[path.stem].chance)
 
 
 def synthetic(seed: int, max_epochs: int = 27) -> Curves:
@@ -184,4 +188,4 @@ def synthetic(seed: int, max_epochs: int = 27) -> Curves:
     accuracy = 0.1 + (np.maximum(peak, 0.1) - 0.1)[:, None] * (1 - np.exp(-rate[:, None] * epochs))
     accuracy += random.normal(0, 0.003, accuracy.shape)
     accuracy[off > 1.8] = np.nan
-    return Curves(f"synthetic-{seed}", grid, accuracy, 0.2 + 10 / rows[:, 1])
+    return Curves(f"synthetic-{seed}", grid, accuracy, 0.2 + 10 / rows[:, 1], chance=0.11)

@@ -98,7 +98,8 @@ class Forecasting:
     def __init__(self, curves: Curves, seed: int, max_trials: int = 1_000) -> None:
         self.curves, self.max_trials = curves, max_trials
         space = {name: randint(0, last) for name, last in curves.bounds.items()}
-        self.forecaster = Forecaster(space, METRIC, "max", seed, [("default", curves.default)], curves.max_epochs)
+        first = [("default", curves.default)]
+        self.forecaster = Forecaster(space, METRIC, "max", seed, first, curves.max_epochs, curves.chance)
         self.busy: set[int] = set()
         self.used_up = False
 

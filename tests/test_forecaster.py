@@ -3,6 +3,7 @@
 Real searches on Ray, of training loops that compute their curve; and curves played to the Forecaster alone.
 """
 
+import itertools
 import math
 import os
 import signal
@@ -168,9 +169,9 @@ def played(forecaster, num_trials, workers, reach=curve):
             hear("ended", {"state": "finished" if math.isfinite(value) else "diverged"}, trial)
 
 
-def new_forecaster(seed=0, space=SPACE, mode="max"):
+def new_forecaster(seed=0, space=SPACE, mode="max", chance=None):
     default = {"lr": 1e-3, "width": 1, "kind": "b"}
-    return Forecaster(space, "val_accuracy", mode, seed, [("default", default)], MAX_EPOCHS)
+    return Forecaster(space, "val_accuracy", mode, seed, [("default", default)], MAX_EPOCHS, chance)
 
 
 def epochs_at_random(target, seed):
@@ -203,11 +204,38 @@ def test_what_diverges_is_not_tried_again_and_what_is_near_it_seldom():
     def reach(config, epoch):
         return math.nan if config["lr"] > 0.01 else curve(config, epoch)
 
-    forecaster = new_forecaster()
-    found = played(forecaster, 40, 2, reach)
-    diverged = {trial for trial, _, value in found if not math.isfinite(value)}
-    assert len(diverged) <= 12  # half of the space diverges
-    assert all(sum(trial == number for trial, *_ in found) == 1 for number in diverged)
+    counts = []
+    for seed in range(3):
+        found = played(new_forecaster(seed), 40, 2, reach)
+        diverged = {trial for trial, _, value in found if not math.isfinite(value)}
+        assert all(sum(trial == number for trial, *_ in found) == 1 for number in diverged)
+        counts.append(len(diverged))
+    assert sum(counts) <= 3 * 40 * 0.35  # half of the space diverges
+
+
+def slow_curve(config, epoch):
+    """Chance for some epochs, with the noise of chance; then it rises as ever."""
+    begins = 3 + config["width"] // 4
+    if epoch < begins or config["lr"] < 1e-3:
+        return 0.1 + 0.01 * math.sin(1e4 * config["lr"] * epoch)
+    return max(0.2, curve(config, 3 * (epoch - begins + 1)))
+
+
+def test_trials_that_begin_slowly_go_straight_on():
+    found = played(new_forecaster(chance=0.12), 30, 1, slow_curve)
+    values = {trial: [v for t, _, v in found if t == trial] for trial, *_ in found}
+    turns = [trial for trial, epoch, _ in found if epoch > 1]
+    assert turns[: MAX_EPOCHS - 1] == [0] * (MAX_EPOCHS - 1)  # nothing is known but that nobody has begun
+    assert sum(a != b for a, b in itertools.pairwise(turns)) <= 2 * len(set(turns))  # hardly any comes back
+    assert any(1 < len(seen) < MAX_EPOCHS and max(seen) < 0.12 for seen in values.values())  # but the worst half stops
+
+
+def test_a_search_knows_what_chance_gives_on_its_dataset(tmp_path, ray):
+    space = {"lr": loguniform(1e-9, 1e-8), "backbone": "cnn_small"}  # nobody learns anything
+    options = {"num_trials": 5, "max_epochs": 4, "cpus_per_trial": 2, "verbose": 0}
+    results = tunekit.run(space, "digits", folder=tmp_path, seed=2, **options)
+    order = [(event.trial, event.epoch) for event in kinds_of(results) if event.kind == "epoch"]
+    assert order[4:7] == [(0, 2), (0, 3), (0, 4)]
 
 
 def test_as_many_trials_as_there_are_slots_get_unlike_configs():

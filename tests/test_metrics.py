@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from tunekit.metrics import classification_metrics, classification_report, regression_metrics, wilson_interval
+from tunekit.metrics import chance, classification_metrics, classification_report, regression_metrics, wilson_interval
 from tunekit.scores import DEFAULT_METRIC, HIGHER_IS_BETTER, is_better, metric_names
 
 NAN, INF = math.nan, math.inf
@@ -74,3 +75,18 @@ def test_every_task_knows_which_way_its_metrics_go():
     for task, (metric, mode) in DEFAULT_METRIC.items():
         assert metric in metric_names(task)
         assert HIGHER_IS_BETTER[metric.removeprefix("val_")] == (mode == "max")
+
+
+def test_chance_is_what_one_prediction_for_all_images_may_get_with_luck():
+    few, many = np.array([0, 1] * 50), np.array([0, 1] * 5000)
+    assert chance(few, "classification")["accuracy"] == pytest.approx(0.6)
+    assert chance(many, "classification")["accuracy"] == pytest.approx(0.51)
+    logits = torch.zeros(len(many), 2)
+    same_for_all = torch.nn.functional.cross_entropy(logits, torch.from_numpy(many)).item()
+    assert chance(many, "classification")["loss"] == pytest.approx(same_for_all, rel=0.03)
+    values = torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    of_mean = regression_metrics(values.mean().expand(1000, 1), values)
+    found = chance(values.numpy(), "regression")
+    for name in ("mse", "mae"):
+        assert 0.95 * of_mean[name] < found[name] < of_mean[name]
+    assert of_mean["r2"] < found["r2"] < 0.05 and 0 < found["pearson"] < 0.1

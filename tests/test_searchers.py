@@ -13,7 +13,8 @@ from played import METRIC, new_ledger, play
 
 from tunekit.distributions import choice, grid, loguniform, randint, uniform
 from tunekit.errors import SpaceError, UnknownNameError
-from tunekit.forecaster import proposer_for
+from tunekit.forecaster import Forecaster
+from tunekit.proposer import Proposer
 from tunekit.samplers import searchers
 from tunekit.space import draw_config, labels, params_of
 
@@ -35,7 +36,9 @@ ENDS = {3: ("stopped", 2), 5: ("diverged", 2), 6: ("failed", 1), 8: ("failed", 0
 
 
 def make(searcher, space=SPACE, first=(("default", DEFAULT), ("start_from", START)), mode="max", seed=0):
-    return proposer_for(space, searcher, METRIC, mode, seed, first, max_epochs=3)
+    if searcher == Forecaster.searcher:
+        return Forecaster(space, METRIC, mode, seed, first, max_epochs=3)
+    return Proposer(space, searcher, METRIC, mode, seed, first)
 
 
 def values_of(number, params):

@@ -16,7 +16,8 @@ from tunekit.config import DEFAULTS, check_config, complete
 from tunekit.datasets.base import Dataset
 from tunekit.distributions import BaseDistribution, Choice, in_words
 from tunekit.errors import ConfigError, SpaceError, UnknownNameError, unknown_name
-from tunekit.forecaster import Forecaster, proposer_for
+from tunekit.forecaster import Forecaster
+from tunekit.metrics import chance
 from tunekit.proposer import Proposer
 from tunekit.safe_text import is_secret, secrets_of
 from tunekit.schedulers import find_scheduler
@@ -97,7 +98,15 @@ class Asked:
             whole = {**default_config(self.space, {**DEFAULTS, **config}), **config}
             if all(whole != known for _, known in first):
                 first.append(("start_from", whole))
-        return proposer_for(self.space, self.searcher, self.metric, self.mode, self.seed, first, self.max_epochs)
+        if self.searcher == Forecaster.searcher:
+            return Forecaster(self.space, self.metric, self.mode, self.seed, first, self.max_epochs, self.chance)
+        return Proposer(self.space, self.searcher, self.metric, self.mode, self.seed, first)
+
+    @property
+    def chance(self) -> float | None:
+        """What a model that has learned nothing may get, where that is known: of tunekit's own metrics."""
+        found = chance(self.dataset.val.targets, self.dataset.task) if self.train is training.train else {}
+        return found.get(self.metric.partition("_")[2])
 
 
 def check_asked(

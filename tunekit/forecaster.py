@@ -3,10 +3,14 @@
 After every epoch it is worked out again how each paused trial would end, and each of many new configs: the one whose
 value at the last epoch is expected to improve most on the best seen so far trains the next epoch.
 
+Where trainings begin slowly, no better for some epochs than one prediction for all images would be, there is nothing
+to forecast from: trials go straight on then, until they are worse than half of the others were at that epoch.
+
 Source: one epoch at a time, Wistuba, Kadra and Grabocka, DyHPO, arXiv:2202.09774; the forecast: see forecasts.py.
 """
 
 import math
+import statistics
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -16,19 +20,20 @@ import torch
 from tunekit.candidates import Candidates, identity
 from tunekit.encoding import Encoding
 from tunekit.events import Event
-from tunekit.forecasts import Forecast, Points, expected_improvement, scores_of
-from tunekit.proposer import NEW, Proposer
+from tunekit.forecasts import Forecast, Points, expected_improvement, finite_max, most_telling, scores_of
+from tunekit.proposer import NEW
 from tunekit.space import Config, Space, params_of
 
+STEADFAST = 3  # times as much as the trial that trained last has another to promise, to take its turn
+SLOW = 2  # epochs: where half of the trials are no better than chance for so long
+NUM_OTHERS = 3  # that a trial is compared with where it goes straight on
 NUM_FIRST = 4  # configs that are seen for an epoch before anything is forecast, spread evenly
 NUM_BEST = 3  # configs whose neighbours are looked at
 ANY_EVERY = 6  # of so many configs one is any, so that a forecast that is wrong comes out
 MOST_KNOWN = 300  # trials that have ended, before half of them are forgotten
-MOST_POINTS = 150  # values that a forecast is made of: its time grows with their cube
 REFIT_EVERY = 5  # values, or a tenth of those there are
 MOST_PAUSED = 16  # trials, as each keeps its checkpoints
 FACTOR = 3  # of successive halving, whose number of epochs a search gets
-LOOKED_AT = sorted({round(1.3**power) for power in range(40)})  # the epochs of a trial that tell, beside its last
 
 Turn = tuple[int | None, dict[str, Any] | None]  # as `Forecaster.turn` has it, and the draws of a new config
 
@@ -42,6 +47,7 @@ class Forecaster:
         seed: of the experiment.
         first: configs to try first, each with what it is called in the ledger.
         max_epochs: the most epochs a trial gets.
+        chance: what a model that has learned nothing may get; values no better than this are as good as one another.
 
     Raises:
         SpaceError: a first config lies outside the space.
@@ -52,17 +58,20 @@ class Forecaster:
     grid: Sequence[Any] = ()
 
     def __init__(
-        self, space: Space, metric: str, mode: str, seed: int, first: Sequence[tuple[str, Config]], max_epochs: int
-    ) -> None:
+        self, space: Space, metric: str, mode: str, seed: int, first: Sequence[tuple[str, Config]], max_epochs: int,
+        chance: float | None = None,
+    ) -> None:  # fmt: skip
         self.space, self.metric, self.sign, self.seed = space, metric, 1 if mode == "max" else -1, seed
         self.first = [(source, params_of(space, config)) for source, config in first]
         self.max_epochs = max_epochs
+        self.chance = -math.inf if chance is None else self.sign * chance
         self.encoding = Encoding(space)
         self.num_proposed = 0  # trials of the search
         self.num_seen = 0  # epochs of theirs
         self.params: dict[int, dict[str, Any]] = {}  # of the trials that are remembered
         self.points: dict[int, np.ndarray] = {}
         self.values: dict[int, list[float]] = {}  # by epoch, higher is better
+        self.begun: dict[int, int] = {}  # at which epoch each was first better than chance
         self.seen: list[tuple[int, int]] = []  # (trial, epoch) in the order in which they were heard
         self.ended: set[int] = set()
         self.finished = False  # whether some trial came to its end
@@ -82,8 +91,11 @@ class Forecaster:
         elif number not in self.params:
             return
         elif event.kind == "epoch" and self.metric in event.data:
-            self.values[number].append(self.sign * event.data[self.metric])
+            value = self.sign * event.data[self.metric]
+            self.values[number].append(max(value, self.chance) if math.isfinite(value) else value)
             self.seen.append((number, len(self.values[number])))
+            if value > self.chance:
+                self.begun.setdefault(number, len(self.values[number]))
             self.num_seen += 1
         elif event.kind == "ended":
             self.ended.add(number)
@@ -124,7 +136,8 @@ class Forecaster:
     def given_up(self, busy: Collection[int]) -> list[int]:
         """Return the paused trials that promise least, where there are more than MOST_PAUSED."""
         paused = [number for number in self.params if number not in busy and self.takes_turns(number)]
-        paused.sort(key=lambda number: self.hopes.get(number, math.inf))
+        slow = self._slow
+        paused.sort(key=lambda n: -math.inf if slow and self._behind(n) else self.hopes.get(n, math.inf))
         return paused[: max(0, len(paused) - MOST_PAUSED)]
 
     def num_epochs(self, num_trials: int) -> int:
@@ -139,16 +152,21 @@ class Forecaster:
         missing = num_trials - self.num_proposed
         left = self.num_epochs(num_trials) - self.num_seen - len(busy)
         paused = [number for number in self.params if number not in busy and self.takes_turns(number)]
-        if missing and (left <= missing or self._blind or self.num_proposed % ANY_EVERY == 0):
+        if missing and (left <= missing or self._blind):
             return NEW, None
         if left <= 0 and not missing:
             if self.finished or busy or not paused:
                 return None, None
             return max(paused, key=lambda number: max(self.values[number])), None  # some trial comes to its end
+        straight = [number for number in paused if not self._behind(number)] if self._slow else []
+        if straight:
+            return max(straight, key=lambda number: (len(self.values[number]), -number)), None
+        if missing and self.num_proposed % ANY_EVERY == 0:
+            return NEW, None
         candidates = self._candidates() if missing else []
         if missing and not candidates:
             return NEW, None  # which `propose` says there is none of
-        return self._most_promising(paused, candidates, busy)
+        return self._most_promising([] if self._slow and missing else paused, candidates, busy)
 
     def _take(self, number: int, params: dict[str, Any]) -> None:
         if number not in self.params:
@@ -170,6 +188,17 @@ class Forecaster:
     def _blind(self) -> bool:
         """Whether too little is known for a forecast."""
         return self.num_proposed < max(NUM_FIRST, len(self.first)) or len({number for number, _ in self.seen}) < 2
+
+    @property
+    def _slow(self) -> bool:
+        """Whether half of the trials that are better than chance by now were no better for a while."""
+        return not self.begun or statistics.median(self.begun.values()) > SLOW
+
+    def _behind(self, number: int) -> bool:
+        """Whether a trial is worse than half of the others were at its epoch."""
+        epoch = len(self.values[number])
+        others = [finite_max(seen[:epoch]) for n, seen in self.values.items() if n != number and len(seen) >= epoch]
+        return len(others) >= NUM_OTHERS and max(self.values[number]) < statistics.median(others)
 
     def _candidates(self) -> list[dict[str, Any]]:
         """Return new configs: many, or one of those spread evenly, while there is no telling and now and then."""
@@ -200,6 +229,8 @@ class Forecaster:
             at = Points.of(trials, points, [self.max_epochs] * len(trials))
             gains = expected_improvement(*forecast.predict(seen, scores, at), scores.max())
             self.hopes = dict(zip(paused, gains.tolist(), strict=False))
+            if self.seen[-1][0] in paused:
+                gains[paused.index(self.seen[-1][0])] *= STEADFAST
             chosen = int(gains.argmax())
         return (paused[chosen], None) if chosen < len(paused) else (NEW, candidates[chosen - len(paused)])
 
@@ -213,30 +244,6 @@ class Forecaster:
 
     def _known(self, count: int) -> tuple[Points, torch.Tensor]:
         """Return the first so many values that were heard, with where: of many, the most telling."""
-        last = {}
-        for number, epoch in self.seen[:count]:
-            last[number] = epoch
-        best = sorted(last, key=lambda number: (-finite_max(self.values[number][: last[number]]), number))
-        if len(best) > MOST_POINTS * 2 // 3:  # the best, and some of all the rest
-            rest = best[MOST_POINTS // 3 :]
-            spread = np.linspace(0, len(rest) - 1, MOST_POINTS // 3, dtype=int)
-            best = best[: MOST_POINTS // 3] + [rest[i] for i in spread]
-        kept = [(number, last[number]) for number in best]
-        between = [(n, e) for n in best for e in LOOKED_AT if e < last[n]]
-        kept = sorted(kept + between[: MOST_POINTS - len(kept)])
+        kept = most_telling(self.seen[:count], self.values)
         points = Points.of([n for n, _ in kept], [self.points[n] for n, _ in kept], [e for _, e in kept])
         return points, scores_of([self.values[number][epoch - 1] for number, epoch in kept])
-
-
-def finite_max(values: list[float]) -> float:
-    """Return the largest of those values that are finite; minus infinity where none is."""
-    return max((value for value in values if math.isfinite(value)), default=-math.inf)
-
-
-def proposer_for(
-    space: Space, searcher: str, metric: str, mode: str, seed: int, first: Sequence[tuple[str, Config]], max_epochs: int
-) -> Proposer | Forecaster:
-    """Return the searcher of a name, which has heard nothing yet; see `Proposer` for what it is given and raises."""
-    if searcher == Forecaster.searcher:
-        return Forecaster(space, metric, mode, seed, first, max_epochs)
-    return Proposer(space, searcher, metric, mode, seed, first)

@@ -12,7 +12,7 @@ parameters: Hvarfner et al., Vanilla Bayesian optimization performs great in hig
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -25,6 +25,8 @@ from scipy.special import ndtr, ndtri
 START = (-0.69, 0.0, -3.0, 0.0, 0.69, -3.9)
 SPREAD = (1.0, 1.0, 1.0, 0.7, 0.7, 1.0)
 MAX_STEPS = 30
+MOST_POINTS = 150  # values that a forecast is made of: its time grows with their cube
+LOOKED_AT = sorted({round(1.3**power) for power in range(40)})  # the epochs of a trial that tell, beside its last
 
 
 class Points(NamedTuple):
@@ -56,6 +58,29 @@ def scores_of(values: list[float]) -> torch.Tensor:
     _, which, counts = np.unique(finite, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[which]  # from 1; equals share the mean of theirs
     return torch.from_numpy(ndtri((ranks - 0.5) / len(ranks)))
+
+
+def most_telling(seen: Iterable[tuple[int, int]], values: Mapping[int, list[float]]) -> list[tuple[int, int]]:
+    """Return of the (trial, epoch) that were seen at most MOST_POINTS: the last of each trial, and more of the best.
+
+    Args:
+        seen: in the order in which they were.
+        values: of each trial, by epoch.
+    """
+    last = dict(seen)
+    best = sorted(last, key=lambda number: (-finite_max(values[number][: last[number]]), number))
+    if len(best) > MOST_POINTS * 2 // 3:  # the best, and some of all the rest
+        rest = best[MOST_POINTS // 3 :]
+        spread = np.linspace(0, len(rest) - 1, MOST_POINTS // 3, dtype=int)
+        best = best[: MOST_POINTS // 3] + [rest[i] for i in spread]
+    kept = [(number, last[number]) for number in best]
+    between = [(number, epoch) for number in best for epoch in LOOKED_AT if epoch < last[number]]
+    return sorted(kept + between[: MOST_POINTS - len(kept)])
+
+
+def finite_max(values: list[float]) -> float:
+    """Return the largest of those values that are finite; minus infinity where none is."""
+    return max((value for value in values if math.isfinite(value)), default=-math.inf)
 
 
 class Forecast:

@@ -4,7 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+
+LUCK = 0.02
 
 
 def classification_metrics(outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
@@ -37,6 +40,32 @@ def regression_metrics(outputs: torch.Tensor, targets: torch.Tensor) -> dict[str
         "mae": error.abs().mean().item(),
         "r2": 1 - mse / spread if spread > 0 else math.nan,
         "pearson": torch.corrcoef(stacked)[0, 1].item() if varies else math.nan,
+    }
+
+
+def chance(targets: np.ndarray, task: str) -> dict[str, float]:
+    """Return, by metric, what one prediction for all images may get with luck: what is no better has learned nothing.
+
+    Luck is two standard errors of the accuracy and of pearson, and 2 % of what others are of the targets' spread.
+
+    Args:
+        targets: class numbers (N,), or values (N,).
+        task: classification, or regression.
+
+    Example:
+        >>> chance(np.array([0] * 50 + [1] * 50), "classification")["accuracy"]
+        0.6
+    """
+    if task == "classification":
+        shares = np.unique(targets, return_counts=True)[1] / len(targets)
+        most = float(shares.max())
+        luck = 2 * math.sqrt(most * (1 - most) / len(targets))
+        return {"accuracy": most + luck, "loss": float(-(shares * np.log(shares)).sum()) * (1 - LUCK)}
+    spread = {"mse": float(targets.var()), "mae": float(np.abs(targets - np.median(targets)).mean())}
+    return {
+        **{name: value * (1 - LUCK) for name, value in spread.items()},
+        "r2": LUCK,
+        "pearson": 2 / math.sqrt(len(targets)),
     }
 
 
