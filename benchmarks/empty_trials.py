@@ -189,5 +189,5 @@ def _paced(rate: int, seconds: float, num_pairs: int, runs: list[dict[str, Any]]
                        note=f"{lost} lost")  # fmt: skip
 
 
-if __name__ == "__main__" and not measure.inside((nothing, tpe, random, ray_tune, paced)):
+if __name__ == "__main__" and not measure.inside((nothing, forecast, tpe, random, ray_tune, paced)):
     main()

@@ -19,8 +19,8 @@ import measure
 CUT = {  # name: arguments
     "same_work": "--data DATA --images 3000 --configs 8 --pairs 1",
     "bare_loop": "--data DATA --backbones cnn --images 3000 --configs 8 --pairs 1",
-    "photographs": "--data DATA --images 1000 --backbones cnn --pairs 1",
-    "frozen_features": "--data DATA --images 300 --epochs 3 --pairs 1",
+    "photographs": "--data DATA --backbones cnn --pairs 1",
+    "frozen_features": "--data DATA --images 300 --epochs 5 --pairs 1",
     "empty_trials": "--trials 300 --searchers forecast --rates 200 --pairs 1",
     "search_quality": "--workers 4 --seeds 10",
     "profile_search": "--data DATA --images 3000 --configs 8 --pairs 1",

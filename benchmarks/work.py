@@ -52,6 +52,10 @@ class Work:
     memory_format: str = "contiguous"
     checkpoints: bool = True
 
+    def __post_init__(self) -> None:
+        """Let the data be found from any folder: a peer may have one of its own."""
+        object.__setattr__(self, "data", os.path.abspath(self.data))
+
     @property
     def channels(self) -> int:
         """1 for grey images, 3 for colour."""
