@@ -118,8 +118,8 @@ def tunekit_run(work: Work) -> dict[str, Any]:
     }
     results = tunekit.run(
         space, tunekit.Dataset.from_arrays(**arrays, name="work"), start_from=work.config_list,
-        num_trials=work.configs, max_epochs=work.epochs, scheduler="none", seed=work.seed, verbose=0,
-        name="work", folder=work.scratch,
+        num_trials=work.configs, max_epochs=work.epochs, searcher="random", scheduler="none", seed=work.seed,
+        verbose=0, name="work", folder=work.scratch,
     )  # fmt: skip
     trials = list(results.trials.values())
     tried = [{key: trial.config[key] for key in ("lr", "batch_size")} for trial in trials]

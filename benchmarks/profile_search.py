@@ -116,7 +116,7 @@ def search(work: Work) -> dict[str, Any]:
     }
     results = tunekit.run(
         space, dataset, start_from=work.config_list, num_trials=work.configs, max_epochs=work.epochs,
-        scheduler="none", verbose=0, name="work", folder=work.scratch,
+        searcher="random", scheduler="none", verbose=0, name="work", folder=work.scratch,
     )  # fmt: skip
     marks["returned"] = time.time()
     for kind, pick in (("opened", min), ("started", min), ("ended", max)):
