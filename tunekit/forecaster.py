@@ -181,6 +181,7 @@ class Forecaster:
         for number in ranked[MOST_KNOWN // 5 :: 2]:
             self.ended.remove(number)
             del self.params[number], self.points[number], self.values[number]
+            self.begun.pop(number, None)
         self.seen = [(number, epoch) for number, epoch in self.seen if number in self.params]
         self.fitted = None
 

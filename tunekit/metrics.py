@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-LUCK = 0.02
+LUCK = 0.02  # so that the noise of a model at chance is not taken for learning
 
 
 def classification_metrics(outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
@@ -44,9 +44,10 @@ def regression_metrics(outputs: torch.Tensor, targets: torch.Tensor) -> dict[str
 
 
 def chance(targets: np.ndarray, task: str) -> dict[str, float]:
-    """Return, by metric, what one prediction for all images may get with luck: what is no better has learned nothing.
+    """Return, by metric, what one prediction for all images gets, and LUCK: what is no better has learned nothing.
 
-    Luck is two standard errors of the accuracy and of pearson, and 2 % of what others are of the targets' spread.
+    LUCK is a share of the way from there to a perfect model, so that there is room above it on any val split, however
+    small or uneven.
 
     Args:
         targets: class numbers (N,), or values (N,).
@@ -54,19 +55,18 @@ def chance(targets: np.ndarray, task: str) -> dict[str, float]:
 
     Example:
         >>> chance(np.array([0] * 50 + [1] * 50), "classification")["accuracy"]
-        0.6
+        0.51
     """
     if task == "classification":
         shares = np.unique(targets, return_counts=True)[1] / len(targets)
-        most = float(shares.max())
-        luck = 2 * math.sqrt(most * (1 - most) / len(targets))
-        return {"accuracy": most + luck, "loss": float(-(shares * np.log(shares)).sum()) * (1 - LUCK)}
-    spread = {"mse": float(targets.var()), "mae": float(np.abs(targets - np.median(targets)).mean())}
-    return {
-        **{name: value * (1 - LUCK) for name, value in spread.items()},
-        "r2": LUCK,
-        "pearson": 2 / math.sqrt(len(targets)),
-    }
+        of_constant, perfect = {"accuracy": shares.max(), "loss": -(shares * np.log(shares)).sum()}, {"accuracy": 1.0}
+    else:
+        mae = np.abs(targets - np.median(targets)).mean()
+        of_constant, perfect = (
+            {"mse": targets.var(), "mae": mae, "r2": 0.0, "pearson": 0.0},
+            {"r2": 1.0, "pearson": 1.0},
+        )
+    return {name: float(value + LUCK * (perfect.get(name, 0.0) - value)) for name, value in of_constant.items()}
 
 
 def wilson_interval(successes: int, total: int, z: float = 1.959964) -> tuple[float, float]:
