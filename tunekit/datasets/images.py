@@ -5,6 +5,7 @@ file imports nothing of tunekit: the decoding processes run it as a program of i
 """
 
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # nothing rarer: each decoder is a way in
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000
+SPARE = 2.0  # a JPEG is decoded at no less than twice the size asked for: the `reducing_gap` of Image.thumbnail
 GREY_MODES = ("1", "L", "LA")
 ORIENTATION = 0x0112  # EXIF tag
 PNG_END = b"IEND\xaeB\x60\x82"
@@ -59,11 +61,14 @@ def decode(
         BadImage: as `probe`, or the file is truncated or damaged.
     """
     with _damage_is_bad(), _opened(data) as image:
-        pixels = _to_eight_bits(ImageOps.exif_transpose(image), grey=num_channels == 1)
+        scale = 1 if image_size is None else _draft(image, SPARE * image_size / crop)
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = _to_eight_bits(image, grey=num_channels == 1)
     if cut_bottom_px:
-        if pixels.height <= cut_bottom_px:
-            raise BadImage(f"is {pixels.height} px high, and {cut_bottom_px} px were to be cut off below")
-        pixels = pixels.crop((0, 0, pixels.width, pixels.height - cut_bottom_px))
+        left = pixels.height - math.ceil(cut_bottom_px / scale)
+        if left <= 0:
+            raise BadImage(f"is {pixels.height * scale} px high, and {cut_bottom_px} px were to be cut off below")
+        pixels = pixels.crop((0, 0, pixels.width, left))
     if image_size is not None:
         pixels = _fitted(pixels, image_size, crop)
     array = np.asarray(pixels)
@@ -79,6 +84,19 @@ def resize_all(images: np.ndarray, image_size: int | None) -> np.ndarray:
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         resized[row] = np.asarray(_fitted(image, image_size)).reshape(resized.shape[1:])
     return resized
+
+
+def _draft(image: Image.Image, least: float) -> int:
+    """Have a JPEG scaled down as it is decoded, and return by how much: its blocks can be averaged by 2, 4 or 8.
+
+    Its shorter side keeps at least `least` px, and none is left over, so that all stays in its place.
+    """
+    whole = image.size
+    for scale in (8, 4, 2):
+        if min(whole) >= scale * least and not any(side % scale for side in whole):
+            image.draft(None, (whole[0] // scale, whole[1] // scale))  # no other format can do it
+            break
+    return whole[0] // image.width
 
 
 def _fitted(image: Image.Image, image_size: int, crop: float = 1.0) -> Image.Image:
@@ -171,7 +189,8 @@ def _to_eight_bits(image: Image.Image, grey: bool) -> Image.Image:
         return image.getchannel("R") if grey else image.convert("RGB")
     if grey and image.mode not in ("1", "L"):
         raise BadImage(f"is in colour ({image.mode}) where grey was announced: it changed while it was read")
-    return image.convert("L" if grey else "RGB")
+    mode = "L" if grey else "RGB"
+    return image if image.mode == mode else image.convert(mode)  # which would copy it
 
 
 def _short(error: Exception) -> str:
