@@ -5,6 +5,7 @@
 # make faults      break everything on purpose, for an hour, and write docs/faults.md
 # make bench       a cut of every benchmark, half an hour, into benchmarks/RESULTS.md (DATA=folder of the data)
 # make bench-full  the whole, hours; goes on where it was cut off
+# make bench-gpu   one GPU: against the bare loop, and shared by trials (DATA=folder of the data)
 # make audit       the lock file against published advisories too (needs the network)
 # make lock        pin the versions again, after a change of the dependencies (needs uv)
 
@@ -15,7 +16,7 @@ INSTALLED := .venv/.installed
 
 DATA ?= ../shared/data
 
-.PHONY: demo test test-long check faults bench bench-full audit lock
+.PHONY: demo test test-long check faults bench bench-full bench-gpu audit lock
 .DEFAULT_GOAL := test
 
 demo: .venv
@@ -41,6 +42,10 @@ bench: .venv
 
 bench-full: .venv
 	@$(BIN)/python benchmarks/run.py --data $(DATA) --full
+
+bench-gpu: .venv
+	@$(BIN)/python benchmarks/gpu.py --data $(DATA)
+	@$(BIN)/python benchmarks/report.py
 
 audit: .venv
 	@$(BIN)/python tests/audit.py --online

@@ -27,6 +27,7 @@ class Tricks(NamedTuple):
     precision: str = "float32"
     memory_format: str = "contiguous"
     fused: bool = False
+    device: str = "cpu"
 
     @property
     def layout(self) -> torch.memory_format:
@@ -35,12 +36,12 @@ class Tricks(NamedTuple):
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the precision holds."""
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bfloat16")
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
 def tricks_of(work: Work) -> Tricks:
     """Return what tunekit found to be fastest here, and the fused optimizer."""
-    return Tricks(work.precision, work.memory_format, fused=True)
+    return Tricks(work.precision, work.memory_format, fused=True, device=work.device)
 
 
 def tensors_of(work: Work, layout: torch.memory_format = torch.contiguous_format) -> Tensors:
@@ -71,17 +72,19 @@ def train(config: dict[str, Any], data: Tensors, work: Work, tricks: Tricks) -> 
     """Train one config with Adam; yield accuracy (val loss for values), images a second, and the state, every epoch."""
     torch.manual_seed(work.seed)
     classes = not data.targets.is_floating_point()
-    model = network_of(work, 10 if classes else 1).to(memory_format=tricks.layout)
+    model = network_of(work, 10 if classes else 1).to(tricks.device, memory_format=tricks.layout)
     optimizer = torch.optim.Adam(model.parameters(), lr=config["lr"], **({"fused": True} if tricks.fused else {}))
     for _ in range(work.epochs):
         began = time.perf_counter()
         model.train()
-        for rows in torch.randperm(len(data.images)).split(config["batch_size"]):
+        for rows in torch.randperm(len(data.images), device=tricks.device).split(config["batch_size"]):
             optimizer.zero_grad()
             with tricks.autocast():
                 outputs = model(data.images[rows].contiguous(memory_format=tricks.layout))
             _loss(outputs.float(), data.targets[rows]).backward()
             optimizer.step()
+        if tricks.device == "cuda":
+            torch.cuda.synchronize()
         images_per_s = len(data.images) / (time.perf_counter() - began)
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
         yield {"accuracy": _validate(model, data, tricks), "images_per_s": images_per_s, "state": state}

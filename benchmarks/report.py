@@ -11,7 +11,16 @@ from typing import Any
 import measure
 
 HERE = Path(__file__).parent
-ORDER = ("same_work", "bare_loop", "photographs", "frozen_features", "search_quality", "empty_trials", "profile_search")
+ORDER = (
+    "same_work",
+    "bare_loop",
+    "photographs",
+    "frozen_features",
+    "search_quality",
+    "empty_trials",
+    "profile_search",
+    "gpu",
+)
 VERDICTS = {True: "yes", False: "**no**", None: ""}
 INTRODUCTION = """# Results of the benchmarks
 

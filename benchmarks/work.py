@@ -37,6 +37,7 @@ class Work:
         seed: of weights and order.
         precision, memory_format: what tunekit measured to be the fastest here, for those peers that are to use it.
         checkpoints: whether the Ray Tune peers save one with each report, as Ray's tutorial does.
+        device: cpu or cuda.
     """
 
     data: str
@@ -51,6 +52,7 @@ class Work:
     precision: str = "float32"
     memory_format: str = "contiguous"
     checkpoints: bool = True
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Let the data be found from any folder: a peer may have one of its own."""

@@ -21,6 +21,9 @@ NUM_SPREAD = 1024  # points, then they come again
 NUM_DRAWS = 100  # until a space is gone through, or, where it holds ranges, counts as used up
 
 
+Candidate = tuple[dict[str, Any], np.ndarray]  # a config's draws, and its point
+
+
 class Candidates:
     """Draws configs of a space. All that is drawn is a function of the seed and of what is asked.
 
@@ -32,17 +35,15 @@ class Candidates:
     def __init__(self, encoding: Encoding, seed: int) -> None:
         self.encoding, self.seed = encoding, seed
         self.tried: set[str] = set()  # identities
-        self.drawn: tuple[int, dict[str, dict[str, Any]]] = -1, {}
+        self.drawn: tuple[int, dict[str, Candidate]] = -1, {}
 
-    def spread(self, number: int) -> dict[str, Any] | None:
+    def spread(self, number: int) -> Candidate | None:
         """Return one of a row of configs that fill the space evenly, or None where it was tried."""
         rows = SobolEngine(len(self.encoding.axes), scramble=True, seed=self.seed).draw(number % NUM_SPREAD + 1)
         params = self.encoding.config(rows[-1].tolist())
-        return None if identity(params) in self.tried else params
+        return None if identity(params) in self.tried else (params, self.encoding.point(params))
 
-    def draw(
-        self, number: int, best: list[dict[str, Any]], known: list[np.ndarray], since: int
-    ) -> list[dict[str, Any]]:
+    def draw(self, number: int, best: list[dict[str, Any]], known: list[np.ndarray], since: int) -> list[Candidate]:
         """Return configs that were not tried, any and neighbours of the best; none where the space is used up.
 
         Args:
@@ -53,19 +54,19 @@ class Candidates:
         """
         random = np.random.default_rng(derive_seed(self.seed, "near", number))
         near = [self.encoding.draw(random, params) for params in best for _ in range(NUM_NEAR)]
-        found = {identity(params): params for params in near} | self._any(since)
-        new = [params for name, params in found.items() if name not in self.tried]
+        found = {identity(params): (params, self.encoding.point(params)) for params in near} | self._any(since)
+        new = [candidate for name, candidate in found.items() if name not in self.tried]
         if not new:
             last = untried(self.encoding, self.tried, random)
-            return [last] if last else []
-        apart = cdist([self.encoding.point(params) for params in new], known).min(1)
-        return [params for params, distance in zip(new, apart, strict=True) if distance >= APART] or new
+            return [(last, self.encoding.point(last))] if last else []
+        apart = cdist([point for _, point in new], known).min(1)
+        return [candidate for candidate, distance in zip(new, apart, strict=True) if distance >= APART] or new
 
-    def _any(self, since: int) -> dict[str, dict[str, Any]]:
+    def _any(self, since: int) -> dict[str, Candidate]:
         if self.drawn[0] != since:
             random = np.random.default_rng(derive_seed(self.seed, "any", since))
             draws = [self.encoding.draw(random) for _ in range(NUM_DRAWN)]
-            self.drawn = since, {identity(params): params for params in draws}
+            self.drawn = since, {identity(params): (params, self.encoding.point(params)) for params in draws}
         return self.drawn[1]
 
 

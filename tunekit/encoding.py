@@ -26,20 +26,23 @@ class Encoding:
     def __init__(self, space: Space) -> None:
         self.space = space
         self.axes = dict(_every_draw(space))
-        widths = [_width(distribution) for distribution in self.axes.values()]
-        self.groups = np.repeat(np.arange(len(widths)), widths)  # (columns,), the parameter that each belongs to
+        self.widths = {name: _width(distribution) for name, distribution in self.axes.items()}
+        # (columns,), the parameter that each belongs to
+        self.groups = np.repeat(np.arange(len(self.widths)), list(self.widths.values()))
 
     def point(self, params: dict[str, Any]) -> np.ndarray:
         """Return a config's point, float64 (columns,)."""
-        parts = []
+        numbers: list[float] = []
         for name, distribution in self.axes.items():
+            width = self.widths[name]
             if name not in params:
-                parts.append(np.full(_width(distribution), 0.5 if _width(distribution) == 1 else 0.0))
-            elif _width(distribution) > 1:
-                parts.append(np.eye(_width(distribution))[_options(distribution).index(params[name])] / math.sqrt(2))
+                numbers += [0.5] if width == 1 else [0.0] * width
+            elif width > 1:
+                at = _options(distribution).index(params[name])
+                numbers += [math.sqrt(0.5) if option == at else 0.0 for option in range(width)]
             else:
-                parts.append(np.array([_share(distribution, params[name])]))
-        return np.concatenate(parts)
+                numbers.append(_share(distribution, params[name]))
+        return np.array(numbers)
 
     def config(self, shares: Iterable[float]) -> dict[str, Any]:
         """Return the draws that lie so far along each of `axes`, 0 to 1; those of branches not taken are left out."""
@@ -60,7 +63,7 @@ class Encoding:
             if name not in near:  # type: ignore[operator]  # not None here
                 continue
             at = _share(distribution, near[name])  # type: ignore[index]
-            if _width(distribution) == 1:
+            if self.widths[name] == 1:
                 shares[i] = min(max(at + shares[i] * NEAR * random.standard_normal(), 0.0), 1.0)
             elif random.random() > 1 / len(self.axes):  # most have the same option; numbers all move
                 shares[i] = at

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tunekit.candidates import Candidates, identity
+from tunekit.candidates import Candidate, Candidates, identity
 from tunekit.encoding import Encoding
 from tunekit.events import Event
 from tunekit.forecasts import Forecast, Points, expected_improvement, finite_max, most_telling, scores_of
@@ -31,7 +31,7 @@ NUM_FIRST = 4  # configs that are seen for an epoch before anything is forecast,
 NUM_BEST = 3  # configs whose neighbours are looked at
 ANY_EVERY = 6  # of so many configs one is any, so that a forecast that is wrong comes out
 MOST_KNOWN = 300  # trials that have ended, before half of them are forgotten
-REFIT_EVERY = 5  # values, or a tenth of those there are
+REFIT_EVERY = 5  # values, or a fifth of those there are
 MOST_PAUSED = 16  # trials, as each keeps its checkpoints
 FACTOR = 3  # of successive halving, whose number of epochs a search gets
 
@@ -201,7 +201,7 @@ class Forecaster:
         others = [finite_max(seen[:epoch]) for n, seen in self.values.items() if n != number and len(seen) >= epoch]
         return len(others) >= NUM_OTHERS and max(self.values[number]) < statistics.median(others)
 
-    def _candidates(self) -> list[dict[str, Any]]:
+    def _candidates(self) -> list[Candidate]:
         """Return new configs: many, or one of those spread evenly, while there is no telling and now and then."""
         if self._blind or self.num_proposed % ANY_EVERY == 0:
             spread = self.candidates.spread(self.num_proposed)
@@ -211,7 +211,7 @@ class Forecaster:
         near, known = [self.params[number] for number in best], list(self.points.values())
         return self.candidates.draw(self.num_proposed, near, known, since=self.num_proposed // ANY_EVERY)
 
-    def _most_promising(self, paused: list[int], candidates: list[dict[str, Any]], busy: frozenset[int]) -> Turn:
+    def _most_promising(self, paused: list[int], candidates: list[Candidate], busy: frozenset[int]) -> Turn:
         """Return the paused trial or the candidate whose end is expected to improve most on the best seen."""
         if not paused and not candidates:
             return None, None
@@ -226,19 +226,19 @@ class Forecaster:
                 scores = torch.cat([scores, forecast.predict(seen, scores, ahead)[0]])
                 seen = seen.and_(ahead)
             trials = paused + [-1 - i for i in range(len(candidates))]
-            points = [self.points[number] for number in paused] + [self.encoding.point(params) for params in candidates]
+            points = [self.points[number] for number in paused] + [point for _, point in candidates]
             at = Points.of(trials, points, [self.max_epochs] * len(trials))
             gains = expected_improvement(*forecast.predict(seen, scores, at), scores.max())
             self.hopes = dict(zip(paused, gains.tolist(), strict=False))
             if self.seen[-1][0] in paused:
                 gains[paused.index(self.seen[-1][0])] *= STEADFAST
             chosen = int(gains.argmax())
-        return (paused[chosen], None) if chosen < len(paused) else (NEW, candidates[chosen - len(paused)])
+        return (paused[chosen], None) if chosen < len(paused) else (NEW, candidates[chosen - len(paused)][0])
 
     def _forecast(self) -> Forecast:
         """Return what was fitted last: a function of what had been heard then, so that it is the same after a crash."""
         count = len(self.seen)
-        count -= count % max(REFIT_EVERY, count // 10) if count >= REFIT_EVERY else 0
+        count -= count % max(REFIT_EVERY, count // 5) if count >= REFIT_EVERY else 0
         if self.fitted is None or self.fitted[0] != count:
             self.fitted = count, Forecast(self.encoding.groups, *self._known(count))
         return self.fitted[1]
