@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray._private import node, ray_constants
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.tune.execution import class_cache
@@ -30,7 +31,6 @@ SETTINGS: dict[str, str | None] = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # SIGTERM ends a search cleanly, which is ours to do
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
-    "RAY_preload_python_modules": "tunekit.trial",  # by workers, while we do other things
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the ledger is the record: Ray need not keep one
@@ -157,16 +157,18 @@ class SmallNode(node.Node):
 def _start(num_cpus: int | None, scratch: Path) -> None:
     spread, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     usual, node.Node = node.Node, SmallNode  # type: ignore[misc]
+    early = None if torch.cuda.is_available() else "tunekit.trial"  # where trials share GPUs, few workers are needed
     try:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(scratch / "ray"),
-            _node_ip_address="127.0.0.1",  # taken at its word only where Ray does not look for other machines
-            **QUIET,
-        )
+        with _environment({"RAY_preload_python_modules": early}):
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(scratch / "ray"),
+                _node_ip_address="127.0.0.1",  # taken at its word only where Ray does not look for other machines
+                **QUIET,
+            )
     finally:
         ray_constants.ENABLE_RAY_CLUSTER, node.Node = spread, usual  # type: ignore[misc]
 
