@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors"},
-    {"registry", "paths", "versions", "yaml_files", "quantiles", "scores", "safe_text", "locks", "compiler"},
+    {"registry", "paths", "versions", "yaml_files", "quantiles", "scores", "safe_text", "locks", "compiler", "memory"},
     {"distributions", "optimization", "preprocessing", "metrics", "events", "samplers"},
     {"rows", "space", "space_json", "config", "checkpoint", "datasets", "heads"},
     {"ledger", "grids", "small_cnns", "torchvision_models", "sweep_parameters", "figures"},

@@ -2,8 +2,10 @@
 
 import json
 import math
+import platform
 import random
 import re
+import resource
 import shutil
 
 import numpy as np
@@ -236,3 +238,24 @@ def test_a_folder_that_cannot_be_written_is_no_fault_of_the_trial(tmp_path):
 
     *_, last = run(make_setup(tmp_path, loop))
     assert last["kind"] == "unwritable" and "run the same command again" in last["reason"]
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library has no say in it")
+def test_what_a_step_frees_the_next_one_takes_without_new_pages_and_the_trial_gives_back(tmp_path):
+    def loop(config, dataset, state=None):
+        for epoch in range(2):  # the first of them takes its pages from the system
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(20):
+                held = [torch.ones(2**20) for _ in range(8)]  # 32 MiB, 8,192 pages
+                del held
+            yield {METRIC: 0.5, "faults": resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before}, {"epoch": epoch}
+
+    before = resident_bytes()
+    epochs = [m["metrics"] for m in run(make_setup(tmp_path, loop)) if m["kind"] == "epoch"]
+    assert epochs[1]["faults"] < 8_192 / 4
+    assert resident_bytes() < before + 2**24

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tunekit import paths
+from tunekit import memory, paths
 from tunekit.backbones import backbones, build_model, image_shape
 from tunekit.config import DEFAULTS, complete
 from tunekit.datasets.store import cache_folder, locked, read_json
@@ -99,6 +99,7 @@ def measure(config: dict[str, Any], dataset: Any, device: torch.device) -> Speed
     """Time training steps on one thread in float32 and bfloat16, and the faster of the two in the other layout."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as trials do
+    memory.keep_freed()
     try:
         with torch.random.fork_rng(devices=[]):
             found = {f"{name} channels_last": _time(config, dataset, device, name) for name in ("float32", "bfloat16")}
@@ -106,6 +107,7 @@ def measure(config: dict[str, Any], dataset: Any, device: torch.device) -> Speed
             found[f"{faster} contiguous"] = _time(config, dataset, device, faster, "contiguous")
     finally:
         torch.set_num_threads(threads)
+        memory.give_back()
     return found
 
 

@@ -24,7 +24,7 @@ def mlp(config: dict[str, Any], dataset: Any) -> nn.Module:
 
 
 def cnn(config: dict[str, Any], dataset: Any) -> nn.Module:
-    """Two 3 x 3 convolutions, 32 and 64, each with batch norm, ReLU and 2 x 2 max pooling; then 512 and the outputs.
+    """Two 3 x 3 convolutions, 32 and 64, each with batch norm, 2 x 2 max pooling and ReLU; then 512 and the outputs.
 
     From 4 px. Source: batch norm from Ioffe & Szegedy, arXiv:1502.03167.
     """
@@ -60,13 +60,13 @@ def lenet(config: dict[str, Any], dataset: Any) -> nn.Module:
 
 
 def cifar_net(config: dict[str, Any], dataset: Any) -> nn.Module:
-    """Two 5 x 5 convolutions, 6 and 16, with ReLU and 2 x 2 max pooling; then 120, 84 and the outputs. From 16 px.
+    """Two 5 x 5 convolutions, 6 and 16, with 2 x 2 max pooling and ReLU; then 120, 84 and the outputs. From 16 px.
 
     Source: the PyTorch tutorial "Training a Classifier", on CIFAR-10.
     """
     backbone = nn.Sequential(
-        nn.Conv2d(dataset.num_channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Conv2d(dataset.num_channels, 6, 5), nn.MaxPool2d(2), nn.ReLU(),  # the same as ReLU first, with less work
+        nn.Conv2d(6, 16, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(),
     )  # fmt: skip
     sides = [((side - 4) // 2 - 4) // 2 for side in dataset.image_shape[1:]]
     return _join(
@@ -87,7 +87,10 @@ def _two_convolutions(channels: tuple[int, int], norm: bool, config: dict[str, A
         layers.append(nn.Conv2d(num_in, num_out, 3, padding=1))
         if norm:
             layers.append(nn.BatchNorm2d(num_out))
-        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+        ]  # the same as the other way round, to the bit, with a quarter of the work
         num_in = num_out
     height, width = (side // 4 for side in dataset.image_shape[1:])
     backbone = nn.Sequential(*layers, nn.Flatten())

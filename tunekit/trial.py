@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from ray import tune
 
-from tunekit import checkpoint, paths, training
+from tunekit import checkpoint, memory, paths, training
 from tunekit.arithmetic import Choices, settled
 from tunekit.backbones import Backbone, register_backbone
 from tunekit.config import complete
@@ -72,6 +72,7 @@ def run_trial(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
             used.
     """
     yield {"kind": "started", "node": platform.node()}
+    memory.keep_freed()
     try:
         yield from _epochs(setup, request)
         last = {"kind": "ended", "state": "finished"}
@@ -82,6 +83,7 @@ def run_trial(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
         kind = {"kind": "out_of_memory"} if is_out_of_memory(error) else {"kind": "ended", "state": "failed"}
         last = {**kind, "reason": reason, "traceback": traceback.format_exc()}
     gc.collect()  # an error holds on to all that it came by: here its tensors go, before this process runs what is next
+    memory.give_back()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     yield last
