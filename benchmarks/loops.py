@@ -9,6 +9,8 @@ import torch
 from torch.nn import functional
 from work import Work, arrays_of, network_of
 
+from tunekit import memory
+
 VAL_BATCH = 512
 
 
@@ -28,6 +30,7 @@ class Tricks(NamedTuple):
     memory_format: str = "contiguous"
     fused: bool = False
     device: str = "cpu"
+    keep_memory: bool = False
 
     @property
     def layout(self) -> torch.memory_format:
@@ -40,8 +43,8 @@ class Tricks(NamedTuple):
 
 
 def tricks_of(work: Work) -> Tricks:
-    """Return what tunekit found to be fastest here, and the fused optimizer."""
-    return Tricks(work.precision, work.memory_format, fused=True, device=work.device)
+    """Return what tunekit found to be fastest here, and what else it does."""
+    return Tricks(work.precision, work.memory_format, fused=True, device=work.device, keep_memory=work.keep_memory)
 
 
 def tensors_of(work: Work, layout: torch.memory_format = torch.contiguous_format) -> Tensors:
@@ -70,6 +73,8 @@ def normalised(
 
 def train(config: dict[str, Any], data: Tensors, work: Work, tricks: Tricks) -> Iterator[dict[str, Any]]:
     """Train one config with Adam; yield accuracy (val loss for values), images a second, and the state, every epoch."""
+    if tricks.keep_memory:
+        memory.keep_freed()
     torch.manual_seed(work.seed)
     classes = not data.targets.is_floating_point()
     model = network_of(work, 10 if classes else 1).to(tricks.device, memory_format=tricks.layout)

@@ -38,6 +38,7 @@ class Work:
         precision, memory_format: what tunekit measured to be the fastest here, for those peers that are to use it.
         checkpoints: whether the Ray Tune peers save one with each report, as Ray's tutorial does.
         device: cpu or cuda.
+        keep_memory: whether those with every trick keep the memory that a step frees, as tunekit does.
     """
 
     data: str
@@ -53,6 +54,7 @@ class Work:
     memory_format: str = "contiguous"
     checkpoints: bool = True
     device: str = "cpu"
+    keep_memory: bool = True
 
     def __post_init__(self) -> None:
         """Let the data be found from any folder: a peer may have one of its own."""
