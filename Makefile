@@ -3,6 +3,7 @@
 # make test-long   the tests that take minutes
 # make check       lint, formatting, types, and the lock file against known holes
 # make faults      break everything on purpose, for an hour, and write docs/faults.md
+# make faults-cluster  the same for clusters: machines, heads and links lost again and again
 # make bench       a cut of every benchmark, half an hour, into benchmarks/RESULTS.md (DATA=folder of the data)
 # make bench-full  the whole, hours; goes on where it was cut off
 # make bench-gpu   one GPU: against the bare loop, and shared by trials (DATA=folder of the data)
@@ -16,7 +17,7 @@ INSTALLED := .venv/.installed
 
 DATA ?= ../shared/data
 
-.PHONY: demo test test-long check faults bench bench-full bench-gpu audit lock
+.PHONY: demo test test-long check faults faults-cluster bench bench-full bench-gpu audit lock
 .DEFAULT_GOAL := test
 
 demo: .venv
@@ -46,6 +47,9 @@ bench-full: .venv
 bench-gpu: .venv
 	@$(BIN)/python benchmarks/gpu.py --data $(DATA)
 	@$(BIN)/python benchmarks/report.py
+
+faults-cluster: .venv
+	@$(BIN)/python tests/cluster/fault_cluster.py --out docs/faults-cluster.md
 
 audit: .venv
 	@$(BIN)/python tests/audit.py --online

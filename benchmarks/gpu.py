@@ -11,9 +11,8 @@ import sys
 from typing import Any
 
 import measure
-from work import Work, arrays_of
+from work import Work
 
-SCRIPT = "gpu.py"
 LEAST = 0.85
 AMOUNTS: dict[str, dict[str, int]] = {
     "cnn": {"images": 40_000, "val_images": 10_000, "configs": 8, "epochs": 3},
@@ -32,43 +31,6 @@ def bare(work: Work) -> dict[str, Any]:
     }
 
 
-def alone(work: Work) -> dict[str, Any]:
-    """tunekit, one trial after the other, each with the whole GPU."""
-    return _search(work, 1)
-
-
-def shared(work: Work) -> dict[str, Any]:
-    """tunekit, as many trials at once as it finds room for."""
-    return _search(work, "auto")
-
-
-def arithmetic(work: Work) -> dict[str, Any]:
-    """Return the precision and layout that tunekit finds to be fastest on the GPU."""
-    from peers import arithmetic as found
-
-    return found(work)
-
-
-def _search(work: Work, gpus: float | str) -> dict[str, Any]:
-    import tunekit
-    from tunekit.ledger import Ledger
-
-    space = {
-        "backbone": work.backbone,
-        "optimizer": "adam",
-        "lr": tunekit.loguniform(1e-4, 1e-2),
-        "batch_size": tunekit.choice([32, 64, 128]),
-    }
-    results = tunekit.run(
-        space, tunekit.Dataset.from_arrays(**arrays_of(work), name="work"), start_from=work.config_list,
-        num_trials=work.configs, max_epochs=work.epochs, searcher="random", scheduler="none", seed=work.seed,
-        gpus_per_trial=gpus if work.device == "cuda" else 0, verbose=0, name="work", folder=work.scratch,
-    )  # fmt: skip
-    times = {kind: [e.time for e in Ledger(results.folder).events() if e.kind == kind] for kind in ("started", "ended")}
-    speeds = [epoch["images_per_s"] for trial in results.trials.values() for epoch in trial.history]
-    return {"speeds": speeds, "span_s": max(times["ended"]) - min(times["started"])}
-
-
 def main() -> None:
     """Run the pairs, print the ratios, write them down."""
     parser = measure.parser(__doc__)
@@ -83,7 +45,7 @@ def main() -> None:
     for backbone in args.backbones:
         few = {"images": args.images, "val_images": args.images} if args.images else {}
         work = Work(args.data, backbone=backbone, device=args.device, **{**AMOUNTS[backbone], **few})
-        chosen = measure.run_peer(SCRIPT, "arithmetic", work)
+        chosen = measure.run_peer("peers.py", "arithmetic", work)
         work = work.with_(precision=chosen["precision"], memory_format=chosen["memory_format"])
         rows += _compare(work, args.pairs, runs)
     measure.write(args.name or "gpu", f"One GPU: {name}", rows, runs)
@@ -91,10 +53,18 @@ def main() -> None:
 
 def _compare(work: Work, num_pairs: int, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     share, faster = [], []
+    peers = {  # name: script, function, GPUs of each trial
+        "bare": ("gpu.py", "bare", 1),
+        "alone": ("peers.py", "tunekit_run", 1 if work.device == "cuda" else 0),
+        "shared": ("peers.py", "tunekit_run", "auto"),
+    }
     for number in range(num_pairs):
-        names = ["bare", "alone", "shared"][:: -1 if number % 2 else 1]
-        done = {name: measure.run_peer(SCRIPT, name, work.with_(seed=number)) for name in names}
-        runs += [{"round": number, "backbone": work.backbone, **done[name]} for name in names]
+        names = list(peers)[:: -1 if number % 2 else 1]
+        done = {}
+        for name in names:
+            script, function, gpus = peers[name]
+            done[name] = measure.run_peer(script, function, work.with_(seed=number, gpus=gpus))
+        runs += [{"round": number, "backbone": work.backbone, **done[name], "peer": name} for name in names]
         share.append(statistics.median(done["alone"]["speeds"]) / statistics.median(done["bare"]["speeds"]))
         faster.append(done["alone"]["span_s"] / done["shared"]["span_s"])
         print(number, work.backbone, f"{share[-1]:.2f} {faster[-1]:.2f}", flush=True)
@@ -114,5 +84,5 @@ def _gpu() -> str:
     return torch.cuda.get_device_name()
 
 
-if __name__ == "__main__" and not measure.inside((bare, alone, shared, arithmetic)):
+if __name__ == "__main__" and not measure.inside((bare,)):
     main()

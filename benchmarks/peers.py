@@ -119,7 +119,7 @@ def tunekit_run(work: Work) -> dict[str, Any]:
     results = tunekit.run(
         space, tunekit.Dataset.from_arrays(**arrays, name="work"), start_from=work.config_list,
         num_trials=work.configs, max_epochs=work.epochs, searcher="random", scheduler="none", seed=work.seed,
-        verbose=0, name="work", folder=work.scratch,
+        gpus_per_trial=work.gpus, verbose=0, name="work", folder=work.scratch,
     )  # fmt: skip
     trials = list(results.trials.values())
     tried = [{key: trial.config[key] for key in ("lr", "batch_size")} for trial in trials]
@@ -128,6 +128,7 @@ def tunekit_run(work: Work) -> dict[str, Any]:
     times = {kind: [e.time for e in Ledger(results.folder).events() if e.kind == kind] for kind in ("started", "ended")}
     return {
         "accuracies": [trial.history[-1]["val_accuracy"] for trial in trials],
+        "speeds": [epoch["images_per_s"] for trial in trials for epoch in trial.history],
         "span_s": max(times["ended"]) - min(times["started"]),
         "arithmetic": read_experiment(results.folder)["arithmetic"],
     }

@@ -19,6 +19,7 @@ ORDER = (
     "search_quality",
     "empty_trials",
     "profile_search",
+    "scale",
     "gpu",
 )
 VERDICTS = {True: "yes", False: "**no**", None: ""}

@@ -38,6 +38,7 @@ class Work:
         precision, memory_format: what tunekit measured to be the fastest here, for those peers that are to use it.
         checkpoints: whether the Ray Tune peers save one with each report, as Ray's tutorial does.
         device: cpu or cuda.
+        gpus: of each trial of tunekit; "auto" is what fits, and none where there are none.
         keep_memory: whether those with every trick keep the memory that a step frees, as tunekit does.
     """
 
@@ -54,6 +55,7 @@ class Work:
     memory_format: str = "contiguous"
     checkpoints: bool = True
     device: str = "cpu"
+    gpus: float | str = "auto"
     keep_memory: bool = True
 
     def __post_init__(self) -> None:

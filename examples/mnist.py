@@ -8,14 +8,18 @@ import typer
 import tunekit
 
 
-def main(data_dir: str = "data", num_trials: int = 12, max_epochs: int = 4, folder: str = "experiments") -> None:
+def main(
+    data_dir: str = "data", num_trials: int = 12, max_epochs: int = 4, folder: str = "experiments",
+    address: str | None = None,
+) -> None:  # fmt: skip
     results = tunekit.run(
         "mnist",  # search_spaces/mnist.py: backbone, learning rate, batch size, optimizer, schedule
         dataset="mnist",
         data_dir=data_dir,
         num_trials=num_trials,
         max_epochs=max_epochs,
-        folder=folder,
+        folder=folder,  # or a URL: s3://bucket/experiments
+        address=address,  # of a Ray cluster, or "auto"
     )
     print(results.top(3))
     test = results.test()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from s3 import Server, credentials
 
 from tunekit.cluster import ray_session
 
@@ -20,9 +21,26 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def ray(cache_home: Path) -> Iterator[None]:
-    """One Ray of two cores for all tests that need one; run() uses the Ray it finds."""
-    with ray_session(None, num_cpus=2):
-        yield
+    """One Ray of two cores for all tests that need one; run() uses the Ray it finds. Workers may use the tests' S3."""
+    with pytest.MonkeyPatch.context() as patch:
+        credentials(patch)
+        with ray_session(None, num_cpus=2):
+            yield
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """An S3 server, behind a proxy that can be told to fail."""
+    with Server() as started:
+        yield started
+
+
+@pytest.fixture
+def url(server: Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The URL of a folder of the test's own, which is empty and answers."""
+    credentials(monkeypatch)
+    server.proxy.mode = "pass"
+    return server.url(request.node.name)
 
 
 @pytest.fixture(scope="session")

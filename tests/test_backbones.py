@@ -89,6 +89,28 @@ def test_small_models_are_those_of_the_textbooks(name, size, channels, count):
     assert describe(make_config(name), make_dataset(size, channels))[-1].num_parameters == count
 
 
+@pytest.mark.parametrize("name", ["cnn", "cnn_small", "cifar_net"])
+def test_pooling_before_relu_changes_no_bit(name):
+    """The textbooks have them the other way round; the outputs and all gradients are to be the same."""
+    torch.manual_seed(0)
+    model = build_model(make_config(name), make_dataset(32, 3))
+    textbook = copy.deepcopy(model)
+    layers = list(textbook.backbone)
+    for at, layer in enumerate(layers[:-1]):
+        if isinstance(layer, nn.MaxPool2d):
+            assert isinstance(layers[at + 1], nn.ReLU)
+            layers[at : at + 2] = [nn.ReLU(), nn.MaxPool2d(2)]
+    textbook.backbone = nn.Sequential(*layers)
+    images = torch.randint(0, 3, (16, 3, 32, 32)).float() - 1  # few values: many windows hold their maximum twice
+    outputs = [each(images) for each in (model, textbook)]
+    for output in outputs:
+        output.square().sum().backward()
+    assert torch.equal(*outputs)
+    assert all(
+        torch.equal(one.grad, other.grad) for one, other in zip(model.parameters(), textbook.parameters(), strict=True)
+    )
+
+
 def test_resnet18_gets_a_new_head_and_one_channel():
     model = build_model(make_config("resnet18"), make_dataset(32))
     assert sum(value.numel() for value in model.parameters()) == 11_689_512 - 513_000 + 5_130 - 2 * 64 * 49

@@ -7,7 +7,10 @@ import pytest
 import ray
 import torch
 
-pytestmark = pytest.mark.usefixtures("ray")
+pytestmark = [
+    pytest.mark.usefixtures("ray"),
+    pytest.mark.skipif(not Path("/proc").exists(), reason="the system does not tell of its processes"),
+]
 
 
 def programs():

@@ -7,7 +7,7 @@ from played import METRIC, new_ledger, propose
 
 from tunekit import checkpoint, paths
 from tunekit.errors import StorageError
-from tunekit.recorder import MAX_RETRIES, Recorder
+from tunekit.recorder import MAX_RETRIES, MOST_MOVES, Recorder
 from tunekit.schedulers import Decisions
 
 
@@ -130,6 +130,19 @@ def test_epochs_trained_again_after_their_checkpoint_was_lost_are_not_written_tw
     assert not any(epoch(recorder, number, at, at / 10) for at in (2, 3, 4))
     assert recorder.error is None
     assert [metrics[METRIC] for metrics in ledger.unfinished[number].history] == [0.1, 0.2, 0.3, 0.4]
+
+
+def test_lost_machines_do_not_count_against_a_trial_unless_it_seems_to_end_them(ledger):
+    recorder, number = make(ledger), propose(ledger)
+    for epoch_ended in (1, 2):
+        started(recorder, number)
+        for _ in range(MOST_MOVES):
+            recorder.lost(number, "the machine is gone", node_too=True)
+        assert ledger.unfinished[number].num_retries == 0
+        epoch(recorder, number, epoch_ended, 0.5)
+    for _ in range(MOST_MOVES + MAX_RETRIES + 1):
+        recorder.lost(number, "the machine is gone", node_too=True)
+    assert ledger.trials()[number].state == "failed"
 
 
 @pytest.mark.parametrize(("mode", "winners"), [("max", [1, 3]), ("min", [0, 2])])

@@ -17,6 +17,7 @@ from tunekit import checkpoint, paths
 from tunekit.datasets import Dataset
 from tunekit.distributions import choice, loguniform
 from tunekit.trial import TrialSetup, newest_state, run_trial
+from tunekit.trial_files import trial_files
 
 VALUES = [0.1, 0.5, 0.4, 0.3, 0.2]
 
@@ -38,6 +39,7 @@ PROPOSAL = {"config": {**PARAMS, "width": 5}, "params": PARAMS, "role": "search"
 
 
 def make_setup(folder, loop=None, **changed):
+    folder.mkdir(exist_ok=True)
     images = np.zeros((40, 8, 8), np.uint8)
     dataset = Dataset.from_arrays(train=(images, np.arange(40) % 2))
     space = {"lr": loguniform(1e-4, 1), "width": 5, "backbone": choice(["mlp"])}
@@ -109,10 +111,10 @@ def test_a_checkpoint_ahead_of_the_ledger_is_deleted(tmp_path):
     setup = make_setup(tmp_path, a_loop())
     run(setup, most=4)
     assert files(tmp_path)[:3] == ["0002.safetensors", "0003.safetensors", "0004.safetensors"]
-    state, history, _ = newest_state(tmp_path / "trials/0003", 3)
+    state, history, _ = newest_state(trial_files(tmp_path, 3), 3)
     assert state["epoch"] == len(history) == 3
     assert "0004.safetensors" not in files(tmp_path)
-    assert newest_state(tmp_path / "trials/0003", 0) == (None, [], [])
+    assert newest_state(trial_files(tmp_path, 3), 0) == (None, [], [])
 
 
 @pytest.mark.parametrize("num_bad", [1, 2])
@@ -124,7 +126,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_trained_again(num_bad, tmp_path
         raw = bytearray((folder / name).read_bytes())
         raw[-1] ^= 1
         (folder / name).write_bytes(raw)
-    state, _, warnings = newest_state(folder, 4)
+    state, _, warnings = newest_state(trial_files(tmp_path, 3), 4)
     assert len(warnings) == num_bad and all("damaged" in warning for warning in warnings)
     assert state["epoch"] == 4 - num_bad and keep in files(tmp_path)
     messages = run(setup, epoch=4)
@@ -140,7 +142,9 @@ def test_damaged_newer_checkpoints_do_not_push_out_the_new_ones(tmp_path):
     for path in paths.epoch_checkpoints(folder).values():
         path.write_bytes(b"torn")
     run(setup, epoch=4, most=2)
-    assert list(paths.epoch_checkpoints(folder)) == [1, 2] and newest_state(folder, 4)[0]["epoch"] == 2
+    assert (
+        list(paths.epoch_checkpoints(folder)) == [1, 2] and newest_state(trial_files(tmp_path, 3), 4)[0]["epoch"] == 2
+    )
 
 
 @pytest.mark.parametrize(

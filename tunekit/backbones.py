@@ -15,8 +15,9 @@ from tunekit.registry import Registry
 from tunekit.small_cnns import SMALL
 from tunekit.torchvision_models import pretrained_state, torchvision_model, torchvision_names
 
+compiler.import_when_used()  # else dry runs and optimizers import it
+
 Backbone = Callable[[dict[str, Any], Any], nn.Module]
-compiler.import_when_used()
 
 backbones: Registry[Backbone] = Registry("backbone")
 for _function in SMALL:

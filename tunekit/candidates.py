@@ -20,7 +20,6 @@ APART = 0.05  # how far from those tried a config has to be: their like would te
 NUM_SPREAD = 1024  # points, then they come again
 NUM_DRAWS = 100  # until a space is gone through, or, where it holds ranges, counts as used up
 
-
 Candidate = tuple[dict[str, Any], np.ndarray]  # a config's draws, and its point
 
 

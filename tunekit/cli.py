@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tunekit import cluster_commands
 from tunekit.commands import COMMANDS, Experiment
 from tunekit.errors import ConfigError, TunekitError
 from tunekit.safe_text import printable, redacted
@@ -20,7 +21,7 @@ app = typer.Typer(
 )
 
 Dataset = Annotated[str, typer.Option(help="A name, a folder of class folders, or a table (csv, tsv).")]
-DataDir = Annotated[Path | None, typer.Option(help="Where a named dataset's files lie  [default: data]")]
+DataDir = Annotated[str | None, typer.Option(help="Where a named dataset's files lie, or a URL  [default: data]")]
 MaxEpochs = Annotated[int, typer.Option(help="The most epochs a trial gets.")]
 Seed = Annotated[int, typer.Option(help="Fixes proposals and training.")]
 SplitSeed = Annotated[int, typer.Option(help="Fixes train, val and test.")]
@@ -33,9 +34,10 @@ DatasetOptions = Annotated[
 Constants = Annotated[
     list[str] | None, typer.Option("--set", help="A constant, e.g. batch_size=64; may be repeated  [default: none]")
 ]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, or auto  [default: this machine]")]
 Verbose = Annotated[int, typer.Option(help="0 is silent.")]
 Name = Annotated[str | None, typer.Option(help="Of the experiment  [default: made from what was asked]")]
-Folder = Annotated[Path, typer.Option(help="Where experiments lie.")]
+Folder = Annotated[str, typer.Option(help="Where experiments lie, or a URL: s3://bucket/experiments")]
 
 
 @app.command()
@@ -63,8 +65,8 @@ def run(
     tracker: TrackerNames = None,
     verbose: Verbose = 1,
     name: Name = None,
-    folder: Folder = Path("experiments"),
-    address: Annotated[str | None, typer.Option(help="Of a Ray cluster  [default: this machine]")] = None,
+    folder: Folder = "experiments",
+    address: Address = None,
 ) -> None:
     """Search for the best config. The same command goes on where it stopped; more trials extend it."""
     import tunekit
@@ -93,7 +95,7 @@ def train(
     tracker: TrackerNames = None,
     verbose: Verbose = 1,
     name: Name = None,
-    folder: Folder = Path("experiments"),
+    folder: Folder = "experiments",
 ) -> None:
     """Train one config, in this process: tunekit train backbone=lenet optimizer=sgd lr=0.9 --dataset mnist"""
     import tunekit
@@ -107,15 +109,16 @@ def train(
 
 
 @app.command()
-def resume(experiment: Experiment, verbose: Verbose = 1) -> None:
+def resume(experiment: Experiment, verbose: Verbose = 1, address: Address = None) -> None:
     """Go on with an experiment where it stopped."""
     import tunekit
 
-    _print_results(tunekit.resume(experiment, verbose=verbose))
+    _print_results(tunekit.resume(experiment, verbose=verbose, address=address))
 
 
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(cluster_commands.app, name="cluster")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -173,7 +176,7 @@ def _space(space: str, constants: list[str] | None) -> Any:
     return {**sweep, "parameters": {**parameters, **{key: {"value": v} for key, v in _values(constants).items()}}}
 
 
-def _dataset(dataset: str, options: list[str] | None, data_dir: Path | None, split_seed: int, on_bad_image: str) -> Any:
+def _dataset(dataset: str, options: list[str] | None, data_dir: str | None, split_seed: int, on_bad_image: str) -> Any:
     """Return the dataset read with its options; its name where there are none."""
     if not options:
         return dataset

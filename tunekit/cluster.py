@@ -3,10 +3,8 @@
 import logging
 import os
 import secrets
-import shutil
-import signal
-import stat
-import tempfile
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -16,16 +14,19 @@ from typing import Any
 import ray
 import torch
 from ray._private import node, ray_constants
+from ray._private.state import state
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.tune.execution import class_cache
 
-from tunekit.errors import ClusterError, ExperimentError
-from tunekit.locks import take_lock
+from tunekit.errors import ClusterError
 from tunekit.safe_text import is_secret
+from tunekit.scratch import scratch_folder
 from tunekit.trackers import trackers
+from tunekit.yaml_files import read_yaml
 
 # What Ray reads from the environment when it is imported or started; set only while we use it.
 SETTINGS: dict[str, str | None] = {
+    "PL_DISABLE_FORK": "1",  # as Ray Tune has it for its workers
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -38,8 +39,14 @@ SETTINGS: dict[str, str | None] = {
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000000",
 }
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-SCRATCH = "tunekit-ray-"  # begins the names of our scratch folders
-LONGEST_FOLDER = 24  # characters, below which Ray's sockets have names of at most 107
+TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+USUAL_TOKEN = Path("~/.ray/auth_token")
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
+ASK_WITHOUT_TOKEN = """
+import sys
+from ray._raylet import GcsClient
+GcsClient(address=sys.argv[1]).get_all_node_info(timeout=5)
+"""
 OBJECT_STORE_BYTES = 100 * 2**20  # data goes through memory maps, not through Ray
 
 
@@ -48,96 +55,29 @@ def ray_session(address: str | None, num_cpus: int | None = None) -> Iterator[Pa
     """Connect to Ray for a while; yield a scratch folder that is gone afterwards.
 
     Args:
-        address: of a running cluster, or "auto"; None uses the Ray that this process is connected to, or else starts
-            one on this machine, on loopback and behind a token, and stops it in the end.
+        address: of a running cluster, or "auto", which is joined with its token; None uses the Ray that this process is
+            connected to, or else starts one on this machine, on loopback and behind a token, and stops it in the end.
         num_cpus: how many cores a Ray that we start may use; None is all.
     """
     ours = not ray.is_initialized()
     local = ours and address is None
     unneeded = {secret: None for name in trackers for secret in trackers[name].SECRETS}
     with (
-        _scratch_folder() as scratch,
+        scratch_folder() as scratch,
         _environment({**SETTINGS, **unneeded}),
         _sent_to_workers(nothing=local),
         _quiet_logs(),
-        _token(scratch) if local else nullcontext(),
+        _token(scratch if local else None) if ours else nullcontext(),
     ):
         try:
             if local:
                 _start(num_cpus, scratch)
             elif ours:
-                ray.init(address=address, **QUIET)
+                _join(str(address))
             yield scratch
         finally:
             if ours:
                 ray.shutdown()
-
-
-@contextmanager
-def _scratch_folder() -> Iterator[Path]:
-    """Make a folder for a while."""
-    top = _short_folder()
-    made = Path(tempfile.mkdtemp(prefix=f".{SCRATCH}", dir=top))  # 0700
-    lock = take_lock(made / "lock", create=True)
-    scratch = made.rename(top / made.name[1:])  # with its lock in it, without which nobody takes it for ours
-    try:
-        yield scratch
-    finally:
-        _delete(scratch)
-        if lock is not None:
-            os.close(lock)
-
-
-def clear_left_behind() -> None:
-    """Delete the scratch folders of processes that were killed, which could not do it, and end what runs in them."""
-    top = _short_folder()
-    for lock_file in (*top.glob(f"{SCRATCH}*/lock"), *top.glob(f".{SCRATCH}*/lock")):
-        with suppress(OSError, ExperimentError):
-            _clear(lock_file.parent)
-
-
-def _short_folder() -> Path:
-    """Return the folder for temporary files, or another where its name is too long for the sockets below it.
-
-    Raises:
-        ClusterError: there is none.
-    """
-    for folder in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
-        if len(folder) <= LONGEST_FOLDER and os.access(folder, os.W_OK | os.X_OK):
-            return Path(folder)
-    raise ClusterError(f"Ray needs a temporary folder with a name of at most {LONGEST_FOLDER} characters: set TMPDIR")
-
-
-def _clear(left: Path) -> None:
-    """Delete a scratch folder whose owner is dead, and end what its Ray has left running, which writes there."""
-    kinds = ((left, stat.S_ISDIR), (left / "lock", stat.S_ISREG))
-    if not all(path.lstat().st_uid == os.getuid() and is_kind(path.lstat().st_mode) for path, is_kind in kinds):
-        return
-    lock = take_lock(left / "lock")
-    if lock is None:
-        return
-    for pid in _users_of(left):
-        with suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
-    _delete(left)
-    os.close(lock)
-
-
-def _delete(scratch: Path) -> None:
-    """Delete a scratch folder, its lock last: whoever is killed on the way leaves what the next can clear."""
-    for path in scratch.iterdir():
-        if path.name != "lock":
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-    shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _users_of(folder: Path) -> Iterator[int]:
-    """Yield our processes, but this one, that have a file of a folder open (where the system tells)."""
-    for files in Path("/proc").glob("[0-9]*/fd"):
-        pid = int(files.parent.name)
-        with suppress(OSError):
-            if pid != os.getpid() and any(os.readlink(file).startswith(f"{folder}/") for file in files.iterdir()):
-                yield pid
 
 
 class SmallNode(node.Node):
@@ -157,9 +97,8 @@ class SmallNode(node.Node):
 def _start(num_cpus: int | None, scratch: Path) -> None:
     spread, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     usual, node.Node = node.Node, SmallNode  # type: ignore[misc]
-    early = None if torch.cuda.is_available() else "tunekit.trial"  # where trials share GPUs, few workers are needed
-    try:
-        with _environment({"RAY_preload_python_modules": early}):
+    try:  # where trials share GPUs, few of the workers are needed
+        with _environment({"RAY_preload_python_modules": None if torch.cuda.is_available() else "tunekit.worker"}):
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
@@ -189,20 +128,79 @@ def _sent_to_workers(nothing: bool) -> Iterator[None]:
         class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = usual
 
 
-@contextmanager
-def _token(scratch: Path) -> Iterator[None]:
-    """Have Ray answer to a token that is made for this session, and that nobody else can read.
+def _join(address: str) -> None:
+    """Connect to a cluster.
 
     Raises:
-        ClusterError: Ray is told to do without.
+        ClusterError: it cannot be reached, refuses our token, or answers to anybody.
+    """
+    try:
+        ray.init(address=address, **QUIET)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ClusterError(
+            f"no cluster at {address!r} can be joined ({why}): is it up, and has it this token?"
+        ) from None
+    found = ray.get_runtime_context().gcs_address
+    without = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    ask = [sys.executable, "-c", ASK_WITHOUT_TOKEN, found]
+    with suppress(subprocess.SubprocessError):  # it ends with an error, or not at all, where it is not answered
+        subprocess.run(ask, env=without, capture_output=True, check=True, timeout=60)
+        ray.shutdown()
+        raise ClusterError(
+            f"the cluster at {found} answers without a token, so anybody who reaches it can run code on it: start it "
+            "with RAY_AUTH_MODE=token, as `tunekit cluster up` does"
+        )
+
+
+def can_grow(num_nodes: int) -> bool:
+    """Return whether an autoscaler may add machines to the cluster, of so many now, that this process is connected to.
+
+    Ray tells where it runs on Kubernetes; `ray up` leaves its configuration on the head node.
+    """
+    most = state.get_max_resources_from_cluster_config()
+    if most:
+        return most.get("CPU", 0) > ray.cluster_resources().get("CPU", 0)
+    workers = _bootstrap().get("max_workers")
+    return isinstance(workers, int) and workers + 1 > num_nodes
+
+
+def gpus_to_come() -> bool:
+    """Return whether the machines that an autoscaler may add have GPUs."""
+    kinds = _bootstrap().get("available_node_types") or {}
+    return any((kind.get("resources") or {}).get("GPU") and kind.get("max_workers", 1) for kind in kinds.values())
+
+
+def _bootstrap() -> dict[str, Any]:
+    left = BOOTSTRAP.expanduser()
+    config = read_yaml(left) if left.is_file() else None
+    return config if isinstance(config, dict) else {}
+
+
+@contextmanager
+def _token(scratch: Path | None) -> Iterator[None]:
+    """Have Ray answer to a token that is made for this session, and that nobody else can read.
+
+    Args:
+        scratch: a folder of this session; None where a cluster is joined, whose token is there already.
+
+    Raises:
+        ClusterError: Ray is told to do without; or there is no token to join with.
     """
     mode = os.environ.get("RAY_AUTH_MODE", "token")
     if mode.lower() != "token":
         raise ClusterError(f"RAY_AUTH_MODE is {mode!r}, which would let anybody run code here: unset it")
-    path = scratch / "token"
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
-    ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "RAY_AUTH_TOKEN": None}
+    ours: dict[str, str | None] = {"RAY_AUTH_MODE": "token"}
+    if scratch is not None:
+        path = scratch / "token"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        ours |= {"RAY_AUTH_TOKEN_PATH": str(path), "RAY_AUTH_TOKEN": None}
+    elif not any(os.environ.get(name) for name in TOKENS) and not USUAL_TOKEN.expanduser().exists():
+        raise ClusterError(
+            f"a cluster is joined with its token, which is looked for in {USUAL_TOKEN}, RAY_AUTH_TOKEN_PATH and "
+            "RAY_AUTH_TOKEN: copy it from the head node, or run the search there with `tunekit cluster submit`"
+        )
     try:
         with _environment(ours):
             _read_environment_again()

@@ -14,7 +14,7 @@ def say(line: object) -> None:
     print(printable(line))
 
 
-Experiment = Annotated[Path, typer.Argument(help="An experiment's folder.")]
+Experiment = Annotated[str, typer.Argument(help="An experiment's folder, or its URL.")]
 
 
 def test(
@@ -145,23 +145,41 @@ def cache(what: Annotated[str, typer.Argument(help="list, or clear.")] = "list")
         raise ConfigError(f"cache takes list or clear, but got {what!r}")
 
 
+def status(
+    experiment: Annotated[str, typer.Argument(help="An experiment's folder or URL, to see where its trials run.")] = "",
+    address: Annotated[str, typer.Option(help="Of the Ray cluster.")] = "auto",
+) -> None:
+    """Show a cluster's machines, how busy each is, and what they run: tunekit status s3://bucket/experiments/first"""
+    import tunekit
+    from tunekit.status import nodes_of, queue_of
+    from tunekit.summary import print_nodes
+
+    trials = list(tunekit.load_results(experiment).trials.values()) if experiment else []
+    print_nodes(nodes_of(address, trials), queue_of(trials))
+
+
 def sync(
     experiment: Experiment,
     tracker: Annotated[str, typer.Option(help="Its name.")] = "wandb",
 ) -> None:
     """Tell a tracker all of an experiment that it has not heard yet."""
     from tunekit import tracking
+    from tunekit.remote import on_this_machine
+    from tunekit.storage import as_place
 
-    told = tracking.sync(experiment, tracker)
+    told = tracking.sync(on_this_machine(as_place(experiment)), tracker)
     say(f"{tracker} has all of {experiment}" if told else f"{tracker} is switched off: nothing was logged")
 
 
 def repair(experiment: Experiment) -> None:
     """Mend a damaged ledger, from its backup and the trials' checkpoints, and say what is lost."""
+    from tunekit.remote import local_folder
     from tunekit.repair import repair as mend
+    from tunekit.storage import as_place
 
-    for line in mend(experiment):
+    place = as_place(experiment)
+    for line in mend(local_folder(place) if isinstance(place, str) else place):
         say(line)
 
 
-COMMANDS = (test, results, predict, export, check, cache, sync, repair, describe, datasets, spaces, download)
+COMMANDS = (test, results, predict, export, check, cache, status, sync, repair, describe, datasets, spaces, download)

@@ -1,12 +1,8 @@
 """Ray Tune, set up for one experiment: the only file that builds a Tuner."""
 
-import atexit
-import gc
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import ray
@@ -16,18 +12,23 @@ from ray.tune.execution.tune_controller import TuneController
 
 from tunekit import gpus, training
 from tunekit.asked import Asked
-from tunekit.cluster import clear_left_behind, ray_session
+from tunekit.callbacks import RayCallback, RayStopper
+from tunekit.cluster import ray_session
 from tunekit.datasets import publish
 from tunekit.forecaster import MOST_PAUSED, Forecaster
 from tunekit.ledger import Ledger, read_experiment
+from tunekit.places import KIND, Places, Portion, any_gpus, request_of
 from tunekit.proposer import Proposer
-from tunekit.recorder import RayCallback, RayStopper, Recorder
+from tunekit.recorder import Recorder
+from tunekit.remote import place_of
 from tunekit.schedulers import RayScheduler
+from tunekit.scratch import clear_left_behind
 from tunekit.searchers import RaySearcher
 from tunekit.session import check_room, interruptible
-from tunekit.trial import RayTrial, TrialSetup
+from tunekit.trial import TrialSetup
+from tunekit.worker import RayTrial
 
-atexit.register(gc.freeze)  # Python would look through all of torch and Ray once more as it ends, for over a second
+MOST_PENDING = 1000  # trials that Ray Tune lets wait for a place on a cluster: how many there are is for us to say
 
 
 class PatientController(TuneController):
@@ -84,16 +85,16 @@ class Engine:
                 confirm()
             if not self.ledger.unfinished:
                 return
+        data, source = self.asked.dataset, self.asked.dataset.source
         setup = TrialSetup(
-            self.ledger.folder.resolve(), publish(self.asked.dataset), self.asked.space, self.asked.metric,
-            self.asked.mode, self.asked.max_epochs, self.asked.train, self.cpus_per_trial,
-            read_experiment(self.ledger.folder)["arithmetic"], self.asked.registered_backbones,
+            place_of(self.ledger.folder.resolve()), publish(data) if source or self.address is None else data,
+            self.asked.space, self.asked.metric, self.asked.mode, self.asked.max_epochs, self.asked.train,
+            self.cpus_per_trial, read_experiment(self.ledger.folder)["arithmetic"], self.asked.registered_backbones,
+            source=source,
         )  # fmt: skip
         with ray_session(self.address) as scratch, interruptible(self.recorder):  # Ray sets handlers as it starts
-            fraction, setup = self._gpus(setup)
-            resources = {"cpu": self.cpus_per_trial, "gpu": fraction}
-            slots = Slots(resources)
-            at_once = min(slots(), num_trials)
+            places = Places(self.cpus_per_trial, self._portion(setup), self.recorder.unfit, self.address is not None)
+            at_once = min(places(), num_trials)
             going = min(num_trials, at_once + MOST_PAUSED) if proposer.pauses else at_once
             check_room(self.ledger.folder, self.asked, going, self.recorder.kept.keep_best)
 
@@ -101,11 +102,12 @@ class Engine:
                 self.recorder.end_paused()
                 confirm()
 
-            searcher = RaySearcher(self.ledger, proposer, num_trials, self.asked.max_epochs, slots, over)
+            searcher = RaySearcher(self.ledger, proposer, num_trials, self.asked.max_epochs, places, over)
             self.recorder.turns = searcher
-            os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots())  # start workers side by side
+            most = places() if self.address is None else MOST_PENDING
+            os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(most)  # start workers side by side
             tuner = tune.Tuner(
-                tune.with_resources(tune.with_parameters(RayTrial, setup=setup), resources),
+                tune.with_resources(tune.with_parameters(RayTrial, setup=setup), request_of),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     scheduler=RayScheduler(self.recorder.record),
@@ -126,43 +128,27 @@ class Engine:
         if searcher.used_up and not self.ledger.unfinished:
             self.recorder.note = f"the space holds no more than {proposer.num_proposed} configs: all were tried"
 
-    def _gpus(self, setup: TrialSetup) -> tuple[float, TrialSetup]:
-        """Return the GPUs of each trial, and the setup with the memory that each may use of one."""
-        have = ray.cluster_resources()
+    def _portion(self, setup: TrialSetup) -> Callable[[str, int], Portion] | Portion:
+        """Return what a trial gets of a GPU; where that is to be found out, a function of the kind of GPU."""
         if self.gpus_per_trial != "auto":
-            return float(self.gpus_per_trial), setup
-        if have.get("GPU", 0) < 1:
-            return 0.0, setup
+            return Portion(float(self.gpus_per_trial))
+        if not any_gpus(self.address is not None):
+            return Portion(0.0)
         if setup.train is not training.train:
-            return 1.0, setup  # what a loop of one's own needs is not known
-        measuring = ray.remote(num_cpus=self.cpus_per_trial, num_gpus=1, max_calls=1)(gpus.measure)
-        try:
-            configs = gpus.largest_configs(setup.space)
-            need = ray.get(measuring.remote(configs, setup.dataset, setup.choices, setup.backbones))
-        except Exception as error:  # out of memory, say: then as many as are safe
-            self.ledger.problems.append(f"each trial has a GPU: what it needs could not be measured ({error!r})")
-            return 1.0, setup
-        at_most = int(have["CPU"] / have["GPU"] / self.cpus_per_trial)
-        fraction, memory, words = gpus.share(need, at_most)
-        self.ledger.problems.append(words)
-        return fraction, replace(setup, gpu_memory=memory)
+            return Portion(1.0)  # what a loop of one's own needs is not known
 
+        def measured(kind: str, at_most: int) -> Portion:
+            try:
+                configs, alone = gpus.largest_configs(setup.space), {KIND + kind: 0.001} if kind else {}
+                measuring = ray.remote(num_cpus=self.cpus_per_trial, num_gpus=1, max_calls=1, resources=alone)
+                what = (configs, setup.dataset, setup.source, setup.choices, setup.backbones)
+                need = ray.get(measuring(gpus.measure).remote(*what))
+            except Exception as error:  # out of memory, say: then as many as are safe
+                why = f"each trial has a GPU: what it needs could not be measured ({error!r})"
+                self.ledger.problems.append(why)
+                return Portion(1.0)
+            fraction, memory, words = gpus.share(need, at_most)
+            self.ledger.problems.append(f"{kind}: {words}" if kind else words)
+            return Portion(fraction, memory)
 
-class Slots:
-    """How many trials the cluster can run at once, at least 1: asked again and again, as nodes come and go.
-
-    Args:
-        resources: of a trial, "cpu" and "gpu".
-    """
-
-    def __init__(self, resources: dict[str, float]) -> None:
-        self.need = {"CPU": resources["cpu"], "GPU": resources["gpu"]}
-        self.counted, self.due_s = 1, 0.0
-
-    def __call__(self) -> int:
-        """Return the number, at most a second old: it is asked at every message, and Ray takes a while to answer."""
-        if time.monotonic() >= self.due_s:
-            have = ray.cluster_resources()
-            self.counted = max(1, min(int(have.get(kind, 0) / n + 1e-9) for kind, n in self.need.items() if n))
-            self.due_s = time.monotonic() + 1
-        return self.counted
+        return measured

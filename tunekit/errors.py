@@ -10,6 +10,7 @@ TunekitError
 ├── CheckpointError      a checkpoint that is torn, altered or of another shape
 ├── TrainingError        a training loop that broke the rules of its form, or a search in which nothing worked
 ├── ClusterError         Ray, or a cluster, that cannot be used or would be open to anybody
+├── MisplacedError       a trial on a machine that lacks what it needs
 └── MissingExtraError    an optional dependency that is not installed
 """
 
@@ -55,6 +56,10 @@ class TrainingError(TunekitError):
 
 class ClusterError(TunekitError):
     """Ray, or a cluster, that cannot be used or would be open to anybody."""
+
+
+class MisplacedError(TunekitError):
+    """A trial on a machine that lacks what it needs: it is tried on another."""
 
 
 class MissingExtraError(TunekitError):

@@ -35,7 +35,7 @@ class Trial:
             or failed.
         history: one dict of metrics per epoch.
         reason: why it was stopped, diverged or failed.
-        node: where it ran last.
+        node, node_id: the machine where it ran last, and Ray's name for it.
         num_retries: how often it was tried again.
         duration_s: how long it ran, over all its attempts.
         micro_batches: into how many parts each of its batches is split, as memory ran out in an earlier attempt.
@@ -54,6 +54,7 @@ class Trial:
     num_retries: int = 0
     duration_s: float = 0.0
     micro_batches: int = 1
+    node_id: str = ""
     _running_since_s: float = 0.0
 
     @property
@@ -84,6 +85,7 @@ class Trial:
         """Take in one later event of this trial."""
         if event.kind == "started":
             self.state, self.node, self._running_since_s = "running", event.data["node"], event.at_s
+            self.node_id = event.data.get("node_id", "")
         elif event.kind == "epoch":
             self.history.append(event.data)
         elif event.kind in ("paused", "retry", "ended"):

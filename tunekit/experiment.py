@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from tunekit.engine import Engine
 from tunekit.errors import ConfigError, ExperimentError
 from tunekit.ledger import read_experiment
 from tunekit.recorder import Recorder
+from tunekit.remote import place_of
 from tunekit.results import Results, load_results
 from tunekit.schedulers import Decisions
-from tunekit.session import check_room, finish, interruptible, open_folder, say, session
+from tunekit.session import check_room, finish, followed, interruptible, open_folder, say, session
 from tunekit.space import Config, labels
 from tunekit.space_json import space_from_json
+from tunekit.storage import as_place, parted
 from tunekit.sweeps import arguments, is_sweep, read_sweep
 from tunekit.tracking import check_trackers, tracked
 from tunekit.training import pick_device
@@ -68,7 +71,7 @@ def run(
             such a file; or a W&B sweep configuration, a dict or a YAML file, which also sets searcher, scheduler,
             metric, mode, num_trials, max_epochs and name where the call does not.
         dataset: a registered name, a folder of class folders, a table of path and target, or a Dataset.
-        data_dir: where a registered dataset's files lie.
+        data_dir: where a registered dataset's files lie: a path or a URL.
         metric: what is optimised; val_accuracy, or val_mse for regression, when None.
         mode: "max" or "min"; by the metric's name when None.
         num_trials: how many configs are tried, in all, at least 1.
@@ -93,7 +96,7 @@ def run(
         tracker: one name or several: "wandb" logs every epoch of every trial, one W&B run a trial.
         verbose: 0 is silent, 1 shows progress.
         name: of the experiment; made from the dataset and what was asked when None.
-        folder: where experiments lie.
+        folder: where experiments lie: a path, or a URL such as s3://bucket/experiments.
         address: of a Ray cluster, or "auto"; None is this machine.
 
     Returns:
@@ -132,24 +135,22 @@ def run(
         space, data, metric, mode, max_epochs, searcher, scheduler, start_from, train, seed
     )  # fmt: skip
     device = torch.device("cpu") if gpus_per_trial == 0 else pick_device()
-    place, changed = open_folder(Path(folder), name, asked, device)
+    place, changed = open_folder(as_place(folder), name, asked, device)
     say(verbose, *(f"since this experiment began: {line}" for line in changed))
     limits = {"num_trials": num_trials, "time_budget_s": time_budget_s, "confirm": confirm, "keep_best": keep_best,
               "cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial, "trial_timeout_s": trial_timeout_s,
               "tracker": trackers, "changed": changed}  # fmt: skip
-    with session(place, limits) as ledger, tracked(trackers, place, where) as notes:
+    with session(place, limits, verbose) as ledger, tracked(trackers, place, where) as notes:
         decisions = Decisions(asked.scheduler, max_epochs, asked.metric, asked.mode, ledger.events())
         recorder = Recorder(ledger, decisions, keep_best, time_budget_s)
         proposer = asked.proposer()
         num_trials = len(proposer.grid) or num_trials
         engine = Engine(asked, ledger, recorder, cpus_per_trial, gpus_per_trial, trial_timeout_s, address)
         epochs = proposer.num_epochs(num_trials)
-        with live.view(place, num_trials, max_epochs, asked.metric, asked.mode, verbose, epochs):
-            engine.search(
-                proposer,
-                num_trials,
-                lambda: propose_confirmations(ledger, asked.metric, asked.mode, seed, confirm),
-            )
+        view = live.view(place, num_trials, max_epochs, asked.metric, asked.mode, verbose, epochs)
+        with followed(recorder), view:
+            confirmed = partial(propose_confirmations, ledger, asked.metric, asked.mode, seed, confirm)
+            engine.search(proposer, num_trials, confirmed)
     say(verbose, *notes)
     finish(recorder, place, verbose)
     return load_results(place, dataset=data, space=asked.space)
@@ -193,18 +194,19 @@ def train(
     trackers = check_trackers(tracker)
     data = load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image)
     asked = check_config_alone(config, data, max_epochs, train, seed)
-    place, changed = open_folder(Path(folder), name, asked, pick_device())
+    place, changed = open_folder(as_place(folder), name, asked, pick_device())
     say(verbose, *(f"since this experiment began: {line}" for line in changed))
-    with session(place, {"num_trials": 1, "changed": changed}) as ledger, tracked(trackers, place) as notes:
-        recorder = Recorder(ledger, Decisions("none", max_epochs, asked.metric, asked.mode), 1, None)
+    with session(place, {"num_trials": 1, "changed": changed}, verbose) as ledger, tracked(trackers, place) as notes:
+        metric, mode = asked.metric, asked.mode
+        recorder = Recorder(ledger, Decisions("none", max_epochs, metric, mode), 1, None)
         if ledger.next_number == 0:
             described = {"config": labels(config), "params": {}, "role": "search", "source": "given", "seed": seed}
             ledger.append("proposed", described, 0)
         setup = TrialSetup(
-            place, data, config, asked.metric, asked.mode, max_epochs, asked.train, num_threads=None,
+            place_of(place), data, config, metric, mode, max_epochs, asked.train, num_threads=None,
             choices=read_experiment(place)["arithmetic"],
         )  # fmt: skip
-        with live.view(place, 1, max_epochs, asked.metric, asked.mode, verbose), interruptible(recorder):
+        with followed(recorder), live.view(place, 1, max_epochs, metric, mode, verbose), interruptible(recorder):
             if ledger.unfinished:
                 check_room(place, asked, num_going=1, keep_best=1)
             while ledger.unfinished and not recorder.stop_reason():  # again, where its memory ran out
@@ -220,7 +222,7 @@ def resume(folder: str | Path, *, verbose: int = 1, address: str | None = None) 
     """Go on with an experiment where it stopped, from its folder alone.
 
     Args:
-        folder: the experiment's folder.
+        folder: the experiment's folder, or its URL.
         verbose, address: as in `run`.
 
     Raises:
@@ -233,7 +235,7 @@ def resume(folder: str | Path, *, verbose: int = 1, address: str | None = None) 
         raise ExperimentError(f"{folder} was run on a dataset made in memory: make the same call again")
     space, data = space_from_json(asked["space"]), load_dataset(**results.dataset_source)
     loop = space_from_json(asked["train"]) if asked["train"] else None
-    place: dict[str, Any] = {"name": Path(folder).name, "folder": Path(folder).parent, "verbose": verbose}
+    place: dict[str, Any] = {**dict(zip(("folder", "name"), parted(as_place(folder)), strict=True)), "verbose": verbose}
     if asked["searcher"] == "given":
         return train(space, data, max_epochs=asked["max_epochs"], seed=asked["seed"], train=loop, **place)
     return run(

@@ -10,7 +10,7 @@ from tunekit import training
 from tunekit.arithmetic import Choices, settled
 from tunekit.backbones import Backbone, register_backbone
 from tunekit.config import DEFAULTS, complete
-from tunekit.datasets import open_dataset
+from tunekit.datasets import load_published
 from tunekit.datasets.base import Dataset
 from tunekit.space import Space, all_values, default_config
 
@@ -49,19 +49,24 @@ def largest_configs(space: Space) -> dict[str, dict[str, Any]]:
 
 
 def measure(
-    configs: dict[str, dict[str, Any]], data: Path | Dataset, choices: Choices, backbones: dict[str, Backbone]
+    configs: dict[str, dict[str, Any]],
+    data: Path | Dataset,
+    source: dict[str, Any],
+    choices: Choices,
+    backbones: dict[str, Backbone],
 ) -> Need:
     """Train each config for a few batches on this process's GPU, and return what that took.
 
     Args:
         configs: by backbone, as `largest_configs` gives them.
         data: the dataset, or the cache entry that holds it.
+        source: the arguments of `load_dataset` that give it on a machine without that entry.
         choices: the arithmetic for configs that leave it open.
         backbones: those that a script registered, by name.
     """
     for name, backbone in backbones.items():
         register_backbone(name)(backbone)
-    dataset = open_dataset(data) if isinstance(data, Path) else data
+    dataset = load_published(data, source) if isinstance(data, Path) else data
     device = torch.device("cuda")
     found = {}
     for label, config in configs.items():

@@ -137,13 +137,15 @@ def _line(state: ViewState, trial: Trial, event: Event) -> str:
 
 def _table(state: ViewState) -> Group:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("trial", "epochs", "", state.metric, "", "config"):
+    several = len({trial.node for trial in state.trials.values()} - {""}) > 1
+    for column in ("trial", *(("node",) if several else ()), "epochs", "", state.metric, "", "config"):
         table.add_column(column, no_wrap=True, overflow="ellipsis")
     for trial in state.trials.values():
         if trial.state == "running":
             values = [metrics[state.metric] for metrics in trial.history if state.metric in metrics]
             table.add_row(
                 str(trial.number),
+                *([printable(trial.node)] if several else []),
                 f"{len(trial.history)}/{state.max_epochs}",
                 ProgressBar(total=state.max_epochs, completed=len(trial.history), width=12),
                 f"{values[-1]:.4f}" if values else "",

@@ -36,6 +36,11 @@ def test_json(folder: Path) -> Path:
     return folder / "test.json"
 
 
+def storage_json(folder: Path) -> Path:
+    """The URL of the storage that has the checkpoints, where the folder is but this machine's part of an experiment."""
+    return folder / "storage.json"
+
+
 def trial_folder(folder: Path, trial: int) -> Path:
     """One trial's checkpoints and its error.txt."""
     return folder / "trials" / f"{trial:04d}"

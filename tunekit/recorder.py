@@ -1,22 +1,20 @@
 """What happened goes into the ledger here, before anything else hears of it, and what follows from it is decided."""
 
-import time
-from pathlib import Path
 from typing import Any, Protocol
-
-import ray
-from ray.tune import Callback, Stopper
 
 from tunekit import paths
 from tunekit.errors import StorageError
-from tunekit.kept import KeptCheckpoints, delete_checkpoints
+from tunekit.events import ENDED
+from tunekit.kept import KeptCheckpoints
 from tunekit.ledger import Ledger
+from tunekit.remote import url_of
 from tunekit.safe_text import redacted, secrets_of
 from tunekit.schedulers import Decisions
 from tunekit.scores import is_better
 
 MAX_RETRIES = 3  # of a trial whose worker died, or whose memory ran out
 SPLIT = 4  # into how many parts each batch goes after that: 4, 16, 64 with the retries there are
+MOST_MOVES = 10  # machines that a trial loses without ending an epoch, before it counts against it
 NUM_ALIKE = 3  # trials that fail alike, before any has reached the end of an epoch, end the search
 
 
@@ -44,19 +42,21 @@ class Recorder:
         self.ledger, self.decisions, self.time_budget_s = ledger, decisions, time_budget_s
         self.secrets = secrets_of()
         self.kept = KeptCheckpoints(ledger.folder, keep_best, decisions.metric, decisions.mode)
+        self.in_storage = url_of(ledger.folder) is not None  # then a Follower sees to the checkpoints
         trials = ledger.trials().values()
         self.any_epoch = any(trial.history for trial in trials)
         for trial in trials:
-            if trial.state in ("finished", "stopped"):
-                self.kept.consider(trial)
-            elif trial.state in ("failed", "diverged"):
-                delete_checkpoints(paths.trial_folder(ledger.folder, trial.number))
+            if trial.state in ENDED and not self.in_storage:
+                self.kept.ended(trial)
         self.turns: Turns | None = None  # where trials may pause
         self.interrupted = ""  # why the search ends at the next opportunity
         self.signal = 0  # the number of the signal that said so
         self.note = ""  # what people should know of how the search ended
         self.error: Exception | None = None
         self.failures: list[str] = []
+        self.node_ids: dict[int, str] = {}  # where each trial runs
+        self.moves: dict[int, int] = {}  # how often each lost its worker or machine since its last epoch
+        self.unfit: dict[str, str] = {}  # nodes that lack what a trial needs, and what that is
 
     def record(self, number: int, message: dict[str, Any]) -> bool:
         """Write down one message of a trial; return whether the trial stops here.
@@ -67,15 +67,21 @@ class Recorder:
             with paths.writing(self.ledger.folder):
                 return self._record(number, message)
         except Exception as error:
-            self.error, self.interrupted = error, str(error)
+            self.fail(error)
             return True
+
+    def fail(self, error: Exception) -> None:
+        """End the search with an error."""
+        self.error, self.interrupted = error, str(error)
 
     def _record(self, number: int, message: dict[str, Any]) -> bool:
         if message["kind"] == "started":
-            self.ledger.append("started", {"node": message["node"]}, number)
+            self.node_ids[number] = message.get("node_id", "")
+            self.ledger.append("started", {"node": message["node"], "node_id": self.node_ids[number]}, number)
             return self._settle(number)
         if message["kind"] == "epoch":
             self.any_epoch = True
+            self.moves.pop(number, None)
             if message["epoch"] <= len(self.ledger.unfinished[number].history):
                 return False  # trained again, as its checkpoint was lost or damaged; what was written down holds
             self.ledger.append("epoch", message["metrics"], number, message["epoch"])
@@ -83,6 +89,9 @@ class Recorder:
         if message["kind"] == "warned":
             self.ledger.append("warned", {"text": redacted(message["text"], self.secrets)}, number)
             return False
+        if message["kind"] == "misplaced":
+            self._leave_out(number, message["reason"])
+            return True
         if message["kind"] == "unwritable":
             raise StorageError(message["reason"])
         if message["kind"] == "out_of_memory":
@@ -91,9 +100,25 @@ class Recorder:
             self._end(number, message["state"], message.get("reason", ""), message.get("traceback", ""))
         return True
 
-    def lost(self, number: int, reason: str, out_of_memory: bool = False) -> None:
-        """Write down that a trial's worker died: it is tried again, up to MAX_RETRIES times."""
+    def _leave_out(self, number: int, reason: str) -> None:
+        """Have a trial tried on another node than the one that lacks what it needs."""
+        node = self.ledger.unfinished[number].node
+        if self.node_ids[number] not in self.unfit:
+            self.ledger.problems.append(f"{node} was left out: {reason}")
+        self.unfit[self.node_ids[number]] = f"{node}: {reason}"
+        self.ledger.append("retry", {"reason": redacted(reason, self.secrets), "counts": False}, number)
+
+    def lost(self, number: int, reason: str, out_of_memory: bool = False, node_too: bool = False) -> None:
+        """Write down that a trial's worker died: it is tried again, up to MAX_RETRIES times.
+
+        Where its machine was lost too, that does not count; unless it seems to be the trial that ends machines.
+        """
         last = (reason.strip().splitlines() or ["no reason known"])[-1]
+        self.moves[number] = self.moves.get(number, 0) + 1
+        if node_too and self.moves[number] <= MOST_MOVES:
+            self.ledger.append("retry", {"reason": redacted(f"lost its node: {last}", self.secrets), "counts": False},
+                               number)  # fmt: skip
+            return
         finally_ = f"its worker died {MAX_RETRIES + 1} times, at last: {last}"
         self._retry(number, last, finally_, reason, SPLIT if out_of_memory else 1)
 
@@ -148,73 +173,9 @@ class Recorder:
         if state in ("failed", "diverged"):
             paths.write_text(paths.error_txt(paths.make_private(folder)), f"{reason}\n\n{traceback}".strip() + "\n")
         self.ledger.append("ended", {"state": state, "reason": reason, "num_epochs": len(trial.history)}, number)
-        if state in ("finished", "stopped"):
-            self.kept.consider(trial)
-        else:
-            delete_checkpoints(folder)
+        if not self.in_storage:
+            self.kept.ended(trial)
         if state == "failed" and not self.any_epoch:
             self.failures.append(reason)
             if len(self.failures) >= NUM_ALIKE and len(set(self.failures)) == 1:
                 self.interrupted = f"the first {NUM_ALIKE} trials failed alike: {reason}"
-
-
-class RayCallback(Callback):
-    """Ray Tune's callback: hears of workers that died, and ends those that hang.
-
-    Args:
-        recorder: what is told.
-        trial_timeout_s: a worker that gives no message for so long is killed; None is never.
-    """
-
-    def __init__(self, recorder: Recorder, trial_timeout_s: float | None) -> None:
-        self.recorder, self.trial_timeout_s = recorder, trial_timeout_s
-        self.last_sign: dict[Any, float] = {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker begins with a trial."""
-        self.last_sign[trial] = time.monotonic()
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
-        """A worker gave a message, which the scheduler has heard already."""
-        self.last_sign[trial] = time.monotonic()
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker is done with a trial."""
-        self.last_sign.pop(trial, None)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker died: what a training loop raises comes as a message instead."""
-        self.last_sign.pop(trial, None)
-        if trial.config["trial"] in self.recorder.ledger.unfinished:
-            text = Path(trial.error_file).read_text() if trial.error_file else "no reason known"
-            self.recorder.lost(trial.config["trial"], text.strip(), out_of_memory="OutOfMemoryError" in text)
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Kill the workers that are overdue; Ray then tells that they died."""
-        for trial, since in self.last_sign.items() if self.trial_timeout_s else ():
-            if time.monotonic() - since > (self.trial_timeout_s or 0) and trial.temporary_state.ray_actor is not None:
-                ray.kill(trial.temporary_state.ray_actor)
-                self.last_sign[trial] = time.monotonic()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave nothing for Ray to save."""
-        return {}
-
-
-class RayStopper(Stopper):
-    """Ray Tune's stopper: ends the search when the recorder says so."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Never: the scheduler stops single trials."""
-        return False
-
-    def stop_all(self) -> bool:
-        """Return whether the search ends now."""
-        return bool(self.recorder.stop_reason())
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave nothing for Ray to save."""
-        return {}

@@ -1,6 +1,5 @@
 """Mending a damaged ledger: from the rows that are whole, its backup, and what the checkpoints' headers hold."""
 
-import json
 import os
 import shutil
 import sqlite3
@@ -15,10 +14,8 @@ from tunekit.errors import CheckpointError, ExperimentError
 from tunekit.events import ENDED, Trial, trials_from
 from tunekit.ledger import Ledger
 from tunekit.locks import take_lock
-from tunekit.rows import INSERT, SCHEMA, SELECT, checksum, connect, event_of, is_whole, last_number
-
-Row = tuple[Any, ...]
-PROPOSAL = ("config", "params", "role", "source", "seed")  # of a trial, in its checkpoints' headers
+from tunekit.rebuilding import Row, numbered, rows_from, write_rows
+from tunekit.rows import SELECT, connect, event_of, is_whole, last_number
 
 
 def repair(folder: str | Path) -> list[str]:
@@ -59,12 +56,12 @@ def _rebuild(folder: Path) -> list[str]:
     path = paths.ledger_db(folder)
     whole, saved = _rows_behind_the_first_page(folder) | _whole_rows(path), _whole_rows(paths.backup_db(folder))
     rows = _consistent(saved | whole)
-    extra = _from_checkpoints(folder, trials_from(map(event_of, rows)), rows)
+    extra = rows_from(_headers(folder), trials_from(map(event_of, rows)), rows[-1] if rows else (0, 0.0, 0.0))
     last = max([last_number(path), last_number(paths.backup_db(folder)), *saved, *whole])
     kept = _keep_a_copy(path)
     for log in ("-wal", "-shm"):  # of the damaged file: SQLite would play it back into the new one
         path.with_name(path.name + log).unlink(missing_ok=True)
-    paths.write_atomic(path, lambda aside: _write(aside, rows + extra))
+    paths.write_atomic(path, lambda aside: write_rows(aside, rows + extra))
     paths.backup_db(folder).unlink(missing_ok=True)  # may hold rows that make no sense without those that are lost
     return [
         f"{len(rows)} events kept, {len(set(saved) - set(whole))} of them from the backup; "
@@ -139,30 +136,8 @@ def _consistent(rows: dict[int, Row]) -> list[Row]:
         if event.kind == "ended" and trial is not None and len(trial.history) != event.data["num_epochs"]:
             continue  # it ended after epochs that are lost: it trains those again
         trials_from([event], trials)
-        kept.append(_numbered(len(kept) + 1, row[1:-1]))
+        kept.append(numbered(len(kept) + 1, row[1:-1]))
     return kept
-
-
-def _from_checkpoints(folder: Path, trials: dict[int, Trial], rows: list[Row]) -> list[Row]:
-    """Return rows for what only the checkpoints of trials that have not ended still know."""
-    extra: list[Row] = []
-    wall, at_s = (rows[-1][1], rows[-1][2]) if rows else (0.0, 0.0)
-
-    def add(kind: str, trial: int, epoch: int | None, data: dict[str, Any]) -> None:
-        row = (wall, at_s, kind, trial, epoch, json.dumps(data))
-        extra.append(_numbered(len(rows) + len(extra) + 1, row))
-
-    for about in _headers(folder):
-        number, history = about["trial"], about["history"]
-        trial = trials.get(number)
-        if trial is not None and trial.state in ENDED:
-            continue
-        if trial is None:
-            trial = trials[number] = Trial(number, **{key: about[key] for key in PROPOSAL})
-            add("proposed", number, None, trial.proposal)
-        for epoch in range(len(trial.history) + 1, len(history) + 1):
-            add("epoch", number, epoch, history[epoch - 1])
-    return extra
 
 
 def _headers(folder: Path) -> Iterator[dict[str, Any]]:
@@ -176,19 +151,6 @@ def _headers(folder: Path) -> Iterator[dict[str, Any]]:
                 continue
             yield about
             break
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    connection = connect(path)
-    connection.executescript(SCHEMA)
-    connection.execute("BEGIN")
-    connection.executemany(INSERT, rows)
-    connection.execute("COMMIT")
-    connection.close()
-
-
-def _numbered(number: int, row: Row) -> Row:
-    return (number, *row, checksum((number, *row)))
 
 
 def _keep_a_copy(path: Path) -> Path:

@@ -7,32 +7,35 @@ from typing import Any
 import pandas as pd
 import torch
 
-from tunekit import checkpoint, figures, paths
+from tunekit import figures, paths
 from tunekit.arithmetic import settled
 from tunekit.config import complete
 from tunekit.confirm import Verdict, default_of, verdict_of, winner_of
 from tunekit.datasets import load_dataset
 from tunekit.datasets.base import Dataset
-from tunekit.errors import CheckpointError, ExperimentError
+from tunekit.errors import ExperimentError
 from tunekit.events import Trial
 from tunekit.inference import TrainedModel
 from tunekit.ledger import Ledger, in_use_by, read_experiment
+from tunekit.remote import on_this_machine, place_of, url_of
 from tunekit.space import Config, Space, draw_config
 from tunekit.space_json import space_from_json
+from tunekit.storage import Storage, as_place
+from tunekit.trial_files import best_state
 
 
 def load_results(folder: str | Path, *, dataset: Dataset | None = None, space: Space | None = None) -> "Results":
     """Return the results in an experiment's folder, finished or not; needs that folder alone.
 
     Args:
-        folder: the experiment's folder.
+        folder: the experiment's folder, or its URL.
         dataset: the data, for `test()`; loaded from where it came when None.
         space: what was searched, for `best_model()`; needed only where it holds functions that cannot be imported.
 
     Raises:
         ExperimentError: the folder is no experiment, or its ledger is damaged.
     """
-    return Results(Path(folder), dataset, space)
+    return Results(on_this_machine(as_place(folder)), dataset, space)
 
 
 class Results:
@@ -202,6 +205,8 @@ class Results:
             found["default"] = {"trial": default.number, **self._test(default)}
         found["times_opened"] = (known["times_opened"] if known else 0) + 1
         paths.write_json(path, found)
+        if (url := url_of(self.folder)) is not None:
+            Storage(url).put(path, path.name)
         return paths.read_json(path)
 
     @property
@@ -225,13 +230,7 @@ class Results:
         return TrainedModel.of(self._state(trial)["model"], config, self.described_dataset)
 
     def _state(self, trial: Trial) -> dict[str, Any]:
-        folder, epoch = paths.trial_folder(self.folder, trial.number), trial.best_epoch(self.metric, self.mode)
-        for path in (paths.best_checkpoint(folder), paths.epoch_checkpoint(folder, epoch or 0)):
-            if path.exists():
-                state, about = checkpoint.load(path)
-                if about["epoch"] == epoch:
-                    return state
-        raise CheckpointError(f"the checkpoint of trial {trial.number} at epoch {epoch} is not in {folder}")
+        return best_state(place_of(self.folder), trial.number, trial.best_epoch(self.metric, self.mode))
 
     def __repr__(self) -> str:
         states = pd.Series([trial.state for trial in self.trials.values()]).value_counts()

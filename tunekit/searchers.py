@@ -9,6 +9,7 @@ from ray.tune.search import Searcher
 from tunekit.events import Trial
 from tunekit.forecaster import Forecaster
 from tunekit.ledger import Ledger
+from tunekit.places import Places
 from tunekit.proposer import NEW, Proposer
 from tunekit.space import draw_config, labels
 from tunekit.training import derive_seed
@@ -22,7 +23,7 @@ class RaySearcher(Searcher):
         proposer: where new configs come from.
         num_trials: of the search, in all.
         max_epochs: the most epochs a trial gets.
-        num_slots: how many trials may run at once, asked anew each time.
+        places: how many trials may run at once, asked anew each time, and where.
         confirm: called when the search is over: ends what is paused, and writes the trials that confirm its winner into
             the ledger.
     """
@@ -33,15 +34,15 @@ class RaySearcher(Searcher):
         proposer: Proposer | Forecaster,
         num_trials: int,
         max_epochs: int,
-        num_slots: Callable[[], int],
+        places: Places,
         confirm: Callable[[], None],
     ) -> None:
         super().__init__()
         self.ledger, self.proposer, self.confirm = ledger, proposer, confirm
-        self.num_trials, self.max_epochs, self.num_slots = num_trials, max_epochs, num_slots
+        self.num_trials, self.max_epochs, self.places = num_trials, max_epochs, places
         self.confirmed = False
         self.heard = 0
-        self.handed_out: set[int] = set()
+        self.handed_out: dict[int, str] = {}  # trials that run or are to, and the kind of machine
         self.used_up = False
 
     def goes_on(self, number: int) -> bool:
@@ -49,20 +50,20 @@ class RaySearcher(Searcher):
         if not self.proposer.pauses or len(self.ledger.unfinished[number].history) >= self.max_epochs:
             return True
         self._listen()
-        return self._waiting() is None and self._turn(self.handed_out - {number}) == number
+        return self._waiting() is None and self._turn(set(self.handed_out) - {number}) == number
 
     def given_up(self) -> list[int]:
         """Return the paused trials that are never to go on, as there are too many of them."""
         self._listen()
-        return self.proposer.given_up(self.handed_out)
+        return self.proposer.given_up(set(self.handed_out))
 
     def suggest(self, trial_id: str) -> Any:
         """Return what Ray is to run next, None to be asked again later, or FINISHED."""
         self._listen()
-        if len(self.handed_out) >= self.num_slots():
+        if len(self.handed_out) >= self.places():
             return None
         waiting = self._waiting()
-        turn = self._turn(self.handed_out) if waiting is None else None
+        turn = self._turn(set(self.handed_out)) if waiting is None else None
         if turn == NEW:
             return self._propose()
         if turn is not None:
@@ -101,15 +102,15 @@ class RaySearcher(Searcher):
         return self._hand_out(self.ledger.unfinished[number])
 
     def _hand_out(self, trial: Trial) -> dict[str, Any]:
-        self.handed_out.add(trial.number)
-        return {"trial": trial.number, "request": json.dumps(trial.request)}
+        self.handed_out[trial.number], where = self.places.take(self.handed_out.values())
+        return {"trial": trial.number, "request": json.dumps(trial.request), **where}
 
     def _listen(self) -> None:
         for event in self.ledger.events(after=self.heard):
             self.heard = event.number
             self.proposer.hear(event)
             if event.kind in ("paused", "ended", "retry"):
-                self.handed_out.discard(event.trial or 0)
+                self.handed_out.pop(event.trial or 0, None)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: what happened is heard from the ledger."""

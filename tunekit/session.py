@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,25 +15,35 @@ import torch
 from tunekit import paths
 from tunekit.asked import Asked, check_name
 from tunekit.errors import ExperimentError, StorageError, TrainingError
+from tunekit.follower import Follower
+from tunekit.kept import KeptCheckpoints
 from tunekit.ledger import Ledger, read_experiment
 from tunekit.locks import who_am_i
 from tunekit.recorder import Recorder
+from tunekit.remote import SILENT_S, bring_up_to_date, fetch, place_of, store, url_of
 from tunekit.safe_text import printable
+from tunekit.storage import joined
 from tunekit.versions import differences, versions
 
 LEAST_ROOM = 16 * 2**20  # bytes, for the ledger and its backup
 
 
-def open_folder(folder: Path, name: str | None, asked: Asked, device: torch.device) -> tuple[Path, list[str]]:
-    """Return the experiment's folder, made if need be, and what may matter that has changed since it was made.
+def open_folder(folder: Path | str, name: str | None, asked: Asked, device: torch.device) -> tuple[Path, list[str]]:
+    """Return the experiment's folder on this machine, made if need be, and what has changed since that may matter.
 
-    The device is what trials train on, as far as is known here.
+    Args:
+        folder: where experiments lie, or the URL of the storage where they do.
+        name: of the experiment; None makes one of what was asked.
+        asked: what is to be done.
+        device: what trials train on, as far as is known here.
 
     Raises:
         ExperimentError: it was asked for something else, holds something else, or is open to others.
         StorageError: it cannot be written.
     """
-    place = folder / (check_name(name) if name is not None else asked.default_name)
+    name = check_name(name) if name is not None else asked.default_name
+    url = joined(folder, name)
+    place = url if isinstance(url, Path) else fetch(url)
     described: dict[str, Any] = {"asked": asked.as_json(), "dataset": asked.dataset.summary(), "versions": versions(),
                  "code": asked.code()}  # fmt: skip
     path = paths.experiment_json(place)
@@ -52,6 +63,8 @@ def open_folder(folder: Path, name: str | None, asked: Asked, device: torch.devi
                 f"experiment {place} was asked for {key}={known['asked'].get(key)}, but now it is {value}: choose "
                 "another name, or leave the name out"
             )
+    if isinstance(url, str):
+        store(url, place)
     return place, [line for key in ("versions", "code") for line in differences(known[key], described[key])]
 
 
@@ -59,8 +72,10 @@ def check_room(place: Path, asked: Asked, num_going: int, keep_best: int) -> Non
     """Raise StorageError if the disk has no room for the checkpoints of a search.
 
     A trial that runs or is paused has three (the two newest, and the best), and the best trials and the default config
-    keep one. Each holds the weights, and at most twice as much of the optimizer's.
+    keep one. Each holds the weights, and at most twice as much of the optimizer's. Those in a storage take none here.
     """
+    if url_of(place) is not None:
+        return
     checkpoint = 3 * asked.model_bytes
     files = [path.stat() for path in place.glob(f"trials/*/*{paths.SUFFIX}")]
     there = sum({file.st_ino: file.st_size for file in files}.values())  # the best has two names
@@ -74,19 +89,37 @@ def check_room(place: Path, asked: Asked, num_going: int, keep_best: int) -> Non
 
 
 @contextmanager
-def session(place: Path, limits: dict[str, Any]) -> Iterator[Ledger]:
+def session(place: Path, limits: dict[str, Any], verbose: int = 1) -> Iterator[Ledger]:
     """Open the ledger for a while, alone."""
+    url = url_of(place)
+    if url is not None:
+        bring_up_to_date(place, url, SILENT_S, lambda line: say(verbose, line))
     ledger = Ledger(place, write=True)
     try:
         with paths.writing(place):
             paths.check_links(place)
             paths.remove_asides(place, *place.glob("trials/*"))
-        ledger.append("opened", {**who_am_i(), **limits})
+        ledger.append("opened", {**who_am_i(), "session": uuid.uuid4().hex, **limits})
         yield ledger
     finally:
         with suppress(ExperimentError):  # the disk may be full: what matters has been raised already
             ledger.append("closed", {})
         ledger.close()
+
+
+@contextmanager
+def followed(recorder: Recorder) -> Iterator[None]:
+    """Keep the storage of an experiment up to date while the block runs, if it has one; see `Follower`."""
+    url = url_of(recorder.ledger.folder)
+    if url is None:
+        yield
+        return
+    kept = KeptCheckpoints(url, recorder.kept.keep_best, recorder.kept.metric, recorder.kept.mode)
+    follower = Follower(recorder.ledger, url, kept, recorder.fail)
+    try:
+        yield
+    finally:
+        follower.close()
 
 
 @contextmanager
@@ -128,7 +161,7 @@ def finish(recorder: Recorder, place: Path, verbose: int) -> None:
     trials = ledger.trials().values()
     ledger.close()
     if recorder.signal:
-        how = f"Run the same command again to go on, or: tunekit resume {place}"
+        how = f"Run the same command again to go on, or: tunekit resume {place_of(place)}"
         say(verbose, f"Stopped ({recorder.interrupted}). {how}")
         raise KeyboardInterrupt if recorder.signal == signal.SIGINT else SystemExit(128 + recorder.signal)
     if recorder.interrupted:

@@ -87,10 +87,7 @@ def _two_convolutions(channels: tuple[int, int], norm: bool, config: dict[str, A
         layers.append(nn.Conv2d(num_in, num_out, 3, padding=1))
         if norm:
             layers.append(nn.BatchNorm2d(num_out))
-        layers += [
-            nn.MaxPool2d(2),
-            nn.ReLU(),
-        ]  # the same as the other way round, to the bit, with a quarter of the work
+        layers += [nn.MaxPool2d(2), nn.ReLU()]  # the same as the other way round, with a quarter of the work
         num_in = num_out
     height, width = (side // 4 for side in dataset.image_shape[1:])
     backbone = nn.Sequential(*layers, nn.Flatten())

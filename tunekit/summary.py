@@ -21,6 +21,7 @@ from tunekit.datasets.base import Dataset
 from tunekit.distributions import in_words
 from tunekit.layers import describe
 from tunekit.live import clock, in_short
+from tunekit.remote import place_of
 from tunekit.results import Results
 from tunekit.safe_text import csv_cell, printable
 from tunekit.spaces import space_names
@@ -44,7 +45,24 @@ def print_results(results: Results) -> None:
         console.print(Text.assemble(("verdict       ", "bold"), str(results.verdict)))
     elif results.best_trial.source == "default":
         console.print(Text.assemble(("verdict       ", "bold"), "the default config is the best that was found"))
-    console.print(Text.assemble(("all of it     ", "bold"), printable(results.folder)))
+    console.print(Text.assemble(("all of it     ", "bold"), printable(place_of(results.folder))))
+
+
+def print_nodes(nodes: list[dict[str, Any]], queue: dict[str, int]) -> None:
+    """Print a cluster's machines, as `status.nodes_of` tells of them, and how many trials are in each state."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("machine", "address", "", "CPUs", "load", "memory", "GPUs", "trials"):
+        table.add_column(column)
+    for node in nodes:
+        memory = "" if node["memory_gb"] is None else "{:.1f} of {:.1f} GB".format(*node["memory_gb"])
+        load = "" if node["load"] is None else f"{node['load']:.1f}"
+        gpus = f"{node['gpus']} {node['gpu_use']}".strip()
+        cells = (node["name"], node["address"], node["state"], node["cpus"], load, memory, gpus)
+        table.add_row(*(Text(printable(cell)) for cell in cells), ", ".join(map(str, node["trials"])))
+    console = _console()
+    console.print(table)
+    if queue:
+        console.print(Text.assemble(("trials   ", "bold"), ", ".join(f"{n} {state}" for state, n in queue.items())))
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:

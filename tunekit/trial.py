@@ -1,4 +1,4 @@
-"""What a Ray worker runs: one loop around the training generator, which saves a checkpoint and reports, epoch by epoch.
+"""What a worker runs: one loop around the training generator, which saves a checkpoint and reports, epoch by epoch.
 
 A worker and the driver talk in messages, plain dicts: "started", then "epoch" each epoch, then "ended". The worker does
 not begin the next epoch before the driver has the last one's message in its ledger.
@@ -6,7 +6,6 @@ not begin the next epoch before the driver has the last one's message in its led
 
 import dis
 import gc
-import json
 import platform
 import textwrap
 import traceback
@@ -16,17 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray import tune
 
-from tunekit import checkpoint, memory, paths, training
+from tunekit import memory, training
 from tunekit.arithmetic import Choices, settled
 from tunekit.backbones import Backbone, register_backbone
 from tunekit.config import complete
-from tunekit.datasets import open_dataset
+from tunekit.datasets import load_published
 from tunekit.datasets.base import Dataset
-from tunekit.errors import CheckpointError, StorageError, TrainingError
+from tunekit.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MisplacedError,
+    StorageError,
+    TrainingError,
+    UnknownNameError,
+)
 from tunekit.scores import is_better
 from tunekit.space import Space, draw_config
+from tunekit.trial_files import TrialFiles, epochs_of, trial_files
 
 Message = dict[str, Any]
 TrainFunction = Callable[..., Iterator[tuple[dict[str, float], dict[str, Any]]]]
@@ -37,19 +44,19 @@ class TrialSetup:
     """What all trials of an experiment share.
 
     Args:
-        folder: the experiment's.
+        folder: the experiment's, or the URL of the storage that has its checkpoints.
         dataset: the cache entry that holds the data, or the dataset itself.
+        source: the arguments of `load_dataset` that give the data again on a machine without that entry.
         space: from which a trial's params make its config.
         metric, mode: what best means.
         max_epochs: the most epochs a trial gets.
         train: a training loop of the form (config, dataset, state=None) -> iterator of (metrics, state).
         num_threads: how many threads torch may use; None leaves it as it is.
         choices: the arithmetic for configs that leave it open; see `arithmetic.settled`.
-        gpu_memory: the share of a GPU's memory that torch may use, 0..1; None is no limit.
         backbones: those that a script registered, by name: a worker knows only what it imports.
     """
 
-    folder: Path
+    folder: Path | str
     dataset: Path | Dataset
     space: Space
     metric: str
@@ -59,7 +66,7 @@ class TrialSetup:
     num_threads: int | None = 1
     choices: Choices = field(default_factory=dict)
     backbones: dict[str, Backbone] = field(default_factory=dict)
-    gpu_memory: float | None = None
+    source: dict[str, Any] = field(default_factory=dict)
 
 
 def run_trial(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
@@ -76,6 +83,8 @@ def run_trial(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
     try:
         yield from _epochs(setup, request)
         last = {"kind": "ended", "state": "finished"}
+    except MisplacedError as error:
+        last = {"kind": "misplaced", "reason": str(error)}
     except StorageError as error:  # no fault of the trial's: it goes on when there is room again
         last = {"kind": "unwritable", "reason": str(error)}
     except Exception as error:  # whatever a training loop raises ends this trial, with its reason, and no other
@@ -101,13 +110,12 @@ def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
     config = {**config, "seed": proposal["seed"], "max_epochs": setup.max_epochs}
     for name, backbone in setup.backbones.items():
         register_backbone(name)(backbone)
-    dataset = open_dataset(setup.dataset) if isinstance(setup.dataset, Path) else setup.dataset
-    folder = paths.make_private(paths.trial_folder(setup.folder, request["trial"]))
-    with paths.writing(folder):
-        paths.remove_asides(folder)  # of a worker that was killed
-        state, history, warnings = newest_state(folder, request["epoch"])
-        if history:
-            keep_newest(folder, history, setup.metric, setup.mode)  # the last attempt may have ended before it did
+    dataset = data_of(setup)
+    files = trial_files(setup.folder, request["trial"])
+    files.prepare()
+    state, history, warnings = newest_state(files, request["epoch"])
+    if history:
+        keep_newest(files, history, setup.metric, setup.mode)  # the last attempt may have ended before it did
     for warning in warnings:
         yield {"kind": "warned", "text": warning}
     if len(history) >= setup.max_epochs:  # it was killed between its last epoch and its end
@@ -118,14 +126,29 @@ def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
         history.append(checked_metrics(metrics, setup.metric))
         epoch = len(history)
         about = {"trial": request["trial"], **proposal, "epoch": epoch, "history": history}
-        checkpoint.save(paths.epoch_checkpoint(folder, epoch), state_after, about)
+        files.save(epoch, state_after, about)
         yield {"kind": "epoch", "epoch": epoch, "metrics": history[-1]}
-        with paths.writing(folder):
-            keep_newest(folder, history, setup.metric, setup.mode)
+        keep_newest(files, history, setup.metric, setup.mode)
         if epoch >= setup.max_epochs:
             break
     if not history:
         raise TrainingError("the training loop ended without yielding a single (metrics, state)")
+
+
+def data_of(setup: TrialSetup) -> Dataset:
+    """Return the dataset, opened on this machine.
+
+    Raises:
+        MisplacedError: the data is not on this machine, or it does not see the experiment's folder.
+    """
+    if isinstance(setup.folder, Path) and not setup.folder.exists():
+        raise MisplacedError(f"it does not see {setup.folder}: give a folder that every machine sees, or a URL")
+    if isinstance(setup.dataset, Dataset):
+        return setup.dataset
+    try:
+        return load_published(setup.dataset, setup.source)
+    except (ConfigError, DataError, StorageError, UnknownNameError) as error:  # of whatever only this machine lacks
+        raise MisplacedError(str(error)) from None
 
 
 def can_go_on(train: TrainFunction) -> bool:
@@ -138,19 +161,19 @@ def can_go_on(train: TrainFunction) -> bool:
     return any(state in names if isinstance(names, tuple) else state == names for names in loaded)
 
 
-def newest_state(folder: Path, epoch: int) -> tuple[dict[str, Any] | None, list[dict[str, float]], list[str]]:
+def newest_state(files: TrialFiles, epoch: int) -> tuple[dict[str, Any] | None, list[dict[str, float]], list[str]]:
     """Return (state, history, warnings) of a trial's newest valid checkpoint that is not ahead of `epoch`.
 
     State is None and history empty where there is none. Checkpoints ahead of `epoch` were never acknowledged, and are
     deleted; a warning tells of each that is damaged.
     """
     warnings = []
-    for number, path in reversed(paths.epoch_checkpoints(folder).items()):
+    for number in reversed(epochs_of(files)):
         if number > epoch:
-            path.unlink()
+            files.delete([number])
             continue
         try:
-            state, about = checkpoint.load(path)
+            state, about = files.load(number)
         except CheckpointError as error:
             warnings.append(f"{error}; going on from the one before")
             continue
@@ -159,16 +182,15 @@ def newest_state(folder: Path, epoch: int) -> tuple[dict[str, Any] | None, list[
     return None, [], warnings
 
 
-def keep_newest(folder: Path, history: list[dict[str, float]], metric: str, mode: str) -> None:
+def keep_newest(files: TrialFiles, history: list[dict[str, float]], metric: str, mode: str) -> None:
     """Give the newest epoch's checkpoint its second name if it is the best, and delete all but the two newest."""
     best, newest = None, len(history)
     for metrics in history[:-1]:
         best = metrics[metric] if is_better(metrics[metric], best, mode) else best
     if is_better(history[-1][metric], best, mode):
-        paths.link_atomic(paths.epoch_checkpoint(folder, newest), paths.best_checkpoint(folder))
-    for epoch, path in paths.epoch_checkpoints(folder).items():
-        if epoch not in (newest - 1, newest):  # later ones are damaged, or were passed over for a damaged one
-            path.unlink()
+        files.keep_as_best(newest)
+    # later ones are damaged, or were passed over for a damaged one
+    files.delete(epoch for epoch in epochs_of(files) if epoch not in (newest - 1, newest))
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -215,25 +237,3 @@ def checked_metrics(metrics: Any, metric: str) -> dict[str, float]:
 def shortened(value: Any) -> str:
     """Return a value as Python writes it, of one line at most: it may be a whole model."""
     return textwrap.shorten(repr(value), 100)
-
-
-class RayTrial(tune.Trainable):
-    """Ray's side of a trial: each step is one message. A process runs many trials, one after the other."""
-
-    def setup(self, config: dict[str, Any], setup: TrialSetup | None = None) -> None:
-        """Start with the first trial of this process."""
-        self.trial_setup = setup
-        if setup is not None and setup.gpu_memory is not None:
-            torch.cuda.set_per_process_memory_fraction(setup.gpu_memory)
-        gc.freeze()  # what was imported stays: a trial's end need not look through it for what may go
-        self.reset_config(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Go over to another trial."""
-        assert self.trial_setup is not None
-        self.messages = run_trial(self.trial_setup, json.loads(new_config["request"]))
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """Return the next message, as JSON so that Ray takes no part in it."""
-        return {"message": json.dumps(next(self.messages))}

@@ -25,7 +25,7 @@ GRPC_METHODS = (
     "ray.rpc.CoreWorkerService/KillActor",
     "ray.rpc.CoreWorkerService/Exit",
     "ray.rpc.ObjectManagerService/Pull",
-    "ray.rpc.RayletDriverService/Init",
+    "ray.rpc.RayletDriver/Init",
 )
 BROWSER = {
     "Host": "evil.example",

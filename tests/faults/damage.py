@@ -12,6 +12,7 @@ from storage_worker import Ended, Worker
 from tunekit import checkpoint, paths
 from tunekit.errors import CheckpointError
 from tunekit.trial import newest_state
+from tunekit.trial_files import trial_files
 
 Alteration = tuple[str, Callable[[bytes], bytes]]
 SECTOR = 512
@@ -116,6 +117,9 @@ def damaged_logs(worker: Worker, begin: Path, alterations: Iterable[Alteration],
 
 def damaged_checkpoints(folder: Path, size: int, make: Callable[[int], list[Alteration]]) -> Found:
     """Damage a trial's newest checkpoint, which must be noticed, and the one before taken; return (cases, failures)."""
+    files = trial_files(folder, 0)
+    files.prepare()
+    folder = files.folder
     for epoch in (1, 2):
         about = {"trial": 0, "epoch": epoch, "history": [{"val_accuracy": 0.5}] * epoch}
         state = {"weight": torch.arange(size // 4, dtype=torch.float32) + epoch, "epoch": epoch}
@@ -131,7 +135,7 @@ def damaged_checkpoints(folder: Path, size: int, make: Callable[[int], list[Alte
         except CheckpointError as error:
             if "\n" in str(error):
                 found.append(f"checkpoint {label}: more than a line: {error}")
-        state, history, *_ = newest_state(folder, 2)
+        state, history, *_ = newest_state(files, 2)
         if state is None or state["epoch"] != 1 or len(history) != 1:
             found.append(f"checkpoint {label}: the search goes on from {state and state['epoch']}")
     path.write_bytes(whole)

@@ -51,6 +51,16 @@ def append_and_say(self, *arguments, **named):
     return event
 
 
+class OnePlace:
+    """One trial at a time, here."""
+
+    def __call__(self):
+        return 1
+
+    def take(self, taken):
+        return "", {}
+
+
 class Engine:
     """Runs a search's trials one after the other, by the searcher and the messages that Ray would carry."""
 
@@ -69,7 +79,7 @@ class Engine:
             self.recorder.end_paused()
             confirm()
 
-        searcher = RaySearcher(self.ledger, proposer, num_trials, asked.max_epochs, lambda: 1, over)
+        searcher = RaySearcher(self.ledger, proposer, num_trials, asked.max_epochs, OnePlace(), over)
         self.recorder.turns = searcher
         while not self.recorder.stop_reason():
             suggested = searcher.suggest("")

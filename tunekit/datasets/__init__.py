@@ -5,6 +5,16 @@ from tunekit.datasets import placepulse as _placepulse  # noqa: F401  (as above)
 from tunekit.datasets.base import Dataset, Split
 from tunekit.datasets.cache import open_dataset, publish
 from tunekit.datasets.checking import check
-from tunekit.datasets.loading import DATASETS, load_dataset, register_dataset
+from tunekit.datasets.loading import DATASETS, load_dataset, load_published, register_dataset
 
-__all__ = ["DATASETS", "Dataset", "Split", "check", "load_dataset", "open_dataset", "publish", "register_dataset"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Split",
+    "check",
+    "load_dataset",
+    "load_published",
+    "open_dataset",
+    "publish",
+    "register_dataset",
+]

@@ -63,6 +63,11 @@ def publish(dataset: Dataset) -> Path:
     return folder
 
 
+def find_entry(entry: Path) -> Path | None:
+    """Return the entry that `publish` made, there or under the same name in this machine's cache; None if neither."""
+    return next((path for path in (entry, cache_folder() / "datasets" / entry.name) if _is_whole(path)), None)
+
+
 def open_dataset(path: str | Path) -> Dataset:
     """Return the dataset that `publish` stored at this path, its images memory-mapped.
 

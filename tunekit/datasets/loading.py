@@ -10,9 +10,12 @@ from typing import Any
 
 from tunekit.datasets import files, tables
 from tunekit.datasets.base import Dataset
+from tunekit.datasets.cache import find_entry, open_dataset, publish
+from tunekit.datasets.fetching import on_this_machine
 from tunekit.datasets.table_rows import SUFFIXES
 from tunekit.errors import ConfigError, DataError, UnknownNameError
 from tunekit.registry import Registry
+from tunekit.storage import as_place
 
 DATASETS: Registry[Callable[..., Dataset]] = Registry("dataset")
 NO_MATTER = ("data_dir", "download", "on_bad_image")  # a loader may leave these out: they change no pixel it has
@@ -60,10 +63,11 @@ def load_dataset(
     """Return a dataset with train, val and test splits.
 
     Args:
-        name_or_path: a registered name ("digits", "mnist", ...), a folder of class folders, a .csv or .tsv table of
-            path and target, or a Dataset, which is returned as it is. A name wins over a folder of that name: write
-            "./mnist" for the folder.
-        data_dir: where a registered dataset's files lie; "data" in the current folder when None.
+        name_or_path: a registered name ("digits", "mnist", ...), a folder of class folders or the URL of one, a .csv
+            or .tsv table of path and target, or a Dataset, which is returned as it is. A name wins over a folder of
+            that name: write "./mnist" for the folder.
+        data_dir: where a registered dataset's files lie, a path or a URL such as s3://bucket/data, of which each
+            machine fetches a copy into its cache; "data" in the current folder when None.
         image_size: px; images are resized to this square. None keeps their size, or takes 64 px where sizes differ.
         val_fraction, test_fraction: 0..1, the share cut from train where the data has no val or test of its own; the
             loader's when None: 0.1 and 0.2, for placepulse 0.05 and 0.3.
@@ -92,13 +96,36 @@ def load_dataset(
     if image_size is not None and not (isinstance(image_size, int) and 1 <= image_size <= 4096):
         raise ConfigError(f"image_size must be a whole number of pixels from 1 to 4096, but is {image_size!r}")
     shared: dict[str, Any] = {
-        "data_dir": None if data_dir is None else str(Path(data_dir).expanduser().absolute()),
+        "data_dir": None if data_dir is None else _absolute(data_dir),
         "image_size": image_size, "val_fraction": val_fraction, "test_fraction": test_fraction,
         "split_seed": split_seed, "on_bad_image": on_bad_image, "download": download,
     }  # fmt: skip
-    dataset = load(**_accepted(load, identity, shared, options))
+    accepted = _accepted(load, identity, shared, options)
+    if isinstance(accepted.get("data_dir"), str):
+        accepted["data_dir"] = str(on_this_machine(accepted["data_dir"]))
+    dataset = load(**accepted)
     source = {"name_or_path": identity, **shared, "download": False, **options}
     return dataclasses.replace(dataset, source=source if _is_json(source) else {})
+
+
+def load_published(entry: Path, source: dict[str, Any]) -> Dataset:
+    """Return a dataset that `publish` stored: opened, or, on another machine, loaded again from where it came.
+
+    Args:
+        entry: what `publish` returned there.
+        source: the dataset's.
+
+    Raises:
+        DataError: this machine has no such data, or other data than that.
+    """
+    found = find_entry(entry)
+    if found is None:
+        if not source:
+            raise DataError(f"there is no whole dataset in the cache at {entry}: load the dataset again")
+        found = publish(load_dataset(**source))
+        if found.name != entry.name:
+            raise DataError(f"the data of {source['name_or_path']!r} on this machine is not what the search began with")
+    return open_dataset(found)
 
 
 def _loader(name_or_path: str | Path) -> tuple[Callable[..., Dataset], str]:
@@ -107,9 +134,9 @@ def _loader(name_or_path: str | Path) -> tuple[Callable[..., Dataset], str]:
         return DATASETS[name_or_path], name_or_path
     if not isinstance(name_or_path, str | Path):
         raise DataError(f"a dataset is a name, a path or a Dataset, but {type(name_or_path).__name__} was given")
-    path = Path(name_or_path).expanduser().absolute()
+    path = on_this_machine(name_or_path)
     if path.is_dir():
-        return _at(files.load_folder, path), str(path)
+        return _at(files.load_folder, path), _absolute(name_or_path)
     if path.suffix.lower() in SUFFIXES and path.is_file():
         return _at(tables.load_table, path), str(path)
     if path.is_file():
@@ -120,6 +147,12 @@ def _loader(name_or_path: str | Path) -> tuple[Callable[..., Dataset], str]:
         return DATASETS[name_or_path], name_or_path
     except UnknownNameError as error:
         raise UnknownNameError(f"{error}; or give the path of a folder or of a .csv or .tsv table") from None
+
+
+def _absolute(place: str | Path) -> str:
+    """Return what names a place wherever one is: its absolute path, or its URL."""
+    known = as_place(place)
+    return known if isinstance(known, str) else str(known.expanduser().absolute())
 
 
 def _at(load: Callable[..., Dataset], path: Path) -> Callable[..., Dataset]:

@@ -5,6 +5,8 @@
       datasets/<fingerprint>-<hash>/    targets.npy, rows-*.npy, dataset.json    what open_dataset() reads; small
       features/<hash of what they depend on>/   train.npy, val.npy, features.json    of a frozen backbone; frozen.py
       files/<hash of the manifest>/     decoded.json                   which files on disk gave which pool
+      fetched/<hash of a URL and its files>/    the files, fetched.json              data that came over the network
+      experiments/<name>-<hash of the URL>/     ledger.db, ...         of experiments in a storage; remote.py
       locks/
 
 Nothing here is a pickle, and nothing is trusted because it is there: sizes and headers are checked at each opening. An
@@ -28,7 +30,8 @@ import numpy as np
 from tunekit.datasets.arrays import array_hash
 from tunekit.errors import DataError
 
-KINDS = {"pools": "pool.json", "datasets": "dataset.json", "files": "decoded.json", "features": "features.json"}
+KINDS = {"pools": "pool.json", "datasets": "dataset.json", "files": "decoded.json", "features": "features.json",
+         "fetched": "fetched.json"}  # fmt: skip
 MOST_GB = 50.0  # that the cache holds, unless TUNEKIT_CACHE_GB says otherwise: what was not used for longest goes
 IN_USE_S = 24 * 3600  # an entry that was used so lately stays, whatever the limit
 HASHED_BYTES = 2**31  # a pool up to this size is checked by its hash where it stands in for files; that takes seconds

@@ -1,0 +1,219 @@
+"""An experiment whose folder is a URL: the same search, which any machine can go on with."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tunekit
+from tunekit.errors import ConfigError, DataError, ExperimentError, StorageError
+from tunekit.ledger import Ledger
+from tunekit.storage import Storage, joined
+
+SPACE = {"backbone": "mlp", "lr": tunekit.loguniform(1e-4, 1e-1), "batch_size": tunekit.choice([32, 64])}
+ASKED = {"num_trials": 4, "max_epochs": 3, "searcher": "random", "scheduler": "none", "verbose": 0, "name": "first"}
+ENDINGS = ["state", "num_epochs", "best_epoch", "val_accuracy"]
+KILLED = f"""
+import sys
+import tunekit
+from tunekit import choice, loguniform
+
+if __name__ == "__main__":
+    space = {{"backbone": "mlp", "lr": loguniform(1e-4, 1e-1), "batch_size": choice([32, 64])}}
+    tunekit.run(space, "digits", folder=sys.argv[1], **{ASKED | {"max_epochs": 60}!r})
+"""
+
+
+def elsewhere(monkeypatch, tmp_path, name="elsewhere"):
+    """Be another machine, which has nothing of the experiment but its URL."""
+    home = tmp_path / name
+    home.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+
+
+def files_of(url):
+    return set(Storage(joined(url, "first")).sizes())
+
+
+def curves(results):
+    frame = results.history.sort_values(["trial", "epoch"])
+    return frame[["trial", "epoch", "val_accuracy", "train_loss"]].values.tolist()
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_search_with_a_url_for_a_folder_is_the_same_search(url, tmp_path, monkeypatch):
+    here = tunekit.run(SPACE, "digits", folder=tmp_path, **ASKED)
+    there = tunekit.run(SPACE, "digits", folder=url, **ASKED, keep_best=2)
+    assert curves(there) == curves(here) and there.best_config == here.best_config
+    kept = {name.split("/")[1] for name in files_of(url) if name.endswith(".safetensors")}
+    best = {f"{number:04d}" for number in [*here.top(2)["trial"], 0]}
+    assert kept == best and all("best" in name for name in files_of(url) if name.endswith(".safetensors"))
+    figures = there.test()
+
+    elsewhere(monkeypatch, tmp_path)
+    found = tunekit.load_results(joined(url, "first"))
+    assert found.dataframe[ENDINGS].equals(there.dataframe[ENDINGS]) and curves(found) == curves(there)
+    assert found.dataframe["node"].equals(there.dataframe["node"])
+    assert found.test() == figures and figures["times_opened"] == 1
+    assert (
+        tunekit.run(SPACE, "digits", folder=url, **ASKED, keep_best=2)
+        .dataframe[ENDINGS]
+        .equals(found.dataframe[ENDINGS])
+    )
+    more = tunekit.run(SPACE, "digits", folder=url, **ASKED | {"num_trials": 6})
+    assert list(more.dataframe["trial"]) == list(range(6)) and set(more.dataframe["state"]) == {"finished"}
+    assert not more.dataframe["config/lr"].duplicated().any()
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("ray")
+def test_whoever_lost_the_machine_goes_on_with_another(url, tmp_path, monkeypatch, server):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    with subprocess.Popen([sys.executable, script, url], start_new_session=True) as driver:
+        place, until = Storage(joined(url, "first")), time.monotonic() + 120
+        while sum(re.search(r"/00(0[3-9]|[1-9]\d)\.", name) is not None for name in place.sizes("trials")) < 3:
+            assert time.monotonic() < until and driver.poll() is None
+            time.sleep(0.05)
+        os.killpg(driver.pid, signal.SIGKILL)
+    began = {name.split("/")[1] for name in place.sizes("trials")}
+    elsewhere(monkeypatch, tmp_path)
+    seen = tunekit.load_results(joined(url, "first"))
+    known = {tuple(row) for row in map(tuple, curves(seen))}
+    assert len(known) >= 2 * 3 and set(seen.dataframe["state"]) <= {"waiting", "finished"}
+    monkeypatch.setattr("tunekit.session.SILENT_S", 3.0)
+    results = tunekit.resume(joined(url, "first"), verbose=0)
+    assert list(results.dataframe["num_epochs"]) == [60] * 4 and set(results.dataframe["state"]) == {"finished"}
+    assert known <= set(map(tuple, curves(results))) and began <= {f"{n:04d}" for n in results.trials}
+    alone = tunekit.run(SPACE, "digits", folder=tmp_path, **ASKED | {"max_epochs": 60})
+    assert curves(results) == curves(alone)  # as if nothing had happened
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("ray")
+def test_a_second_machine_is_kept_out_while_the_first_lives(url, tmp_path, monkeypatch):
+    script = tmp_path / "alive.py"
+    script.write_text(KILLED.replace("'max_epochs': 60", "'max_epochs': 6000"))
+    with subprocess.Popen([sys.executable, script, url], start_new_session=True) as driver:
+        until = time.monotonic() + 120
+        while not any(name.endswith(".safetensors") for name in files_of(url)):
+            assert time.monotonic() < until and driver.poll() is None
+            time.sleep(0.1)
+        elsewhere(monkeypatch, tmp_path)
+        with pytest.raises(ExperimentError, match=rf"first.* is in use by process {driver.pid} on .*: wait for it"):
+            tunekit.resume(joined(url, "first"), verbose=0)
+        os.killpg(driver.pid, signal.SIGKILL)
+
+
+def test_who_was_taken_over_says_so_and_stops(url):
+    taken = []
+
+    def slow(config, dataset, state=None):
+        for epoch in range(100):
+            if epoch == 3 and not taken:
+                taken.append(1)
+                session = json.loads(Storage(joined(url, "first")).read("session.json"))
+                Storage(joined(url, "first")).write("session.json", json.dumps(session | {"id": "other"}).encode())
+            time.sleep(0.1)
+            yield {"val_accuracy": 0.5}, {"epoch": epoch}
+
+    with pytest.raises(ExperimentError, match=r"first.* was taken over by process \d+ on "):
+        tunekit.train({"x": 1}, "digits", train=slow, max_epochs=100, name="first", folder=url, verbose=0)
+
+
+def test_an_outage_in_the_middle_costs_nothing_but_time(url, server, tmp_path):
+    def loop(config, dataset, state=None):
+        for epoch in range(state["epoch"] if state else 0, 6):
+            if epoch == 2:
+                server.proxy.mode = "refuse"
+                server.proxy.cut()
+                import threading
+
+                threading.Timer(2, setattr, (server.proxy, "mode", "pass")).start()
+            yield {"val_accuracy": epoch / 10}, {"epoch": epoch + 1}
+
+    results = tunekit.train({"x": 1}, "digits", train=loop, max_epochs=6, name="first", folder=url, verbose=0)
+    assert list(results.history["val_accuracy"]) == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert {"trials/0000/best.safetensors", "trials/0000/trial.json", "session.json"} <= files_of(url)
+
+
+def test_what_ended_stays_ended_there_whenever_the_next_session_is_cut_off(url, monkeypatch):
+    """The storage's record of a trial is never less than it was, not even for a moment."""
+    tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
+    there = Storage(joined(url, "first"))
+    told, written = there.read("trials/0000/trial.json"), []
+    monkeypatch.setattr(
+        Storage, "write", lambda self, name, data, write=Storage.write: written.append(name) or write(self, name, data)
+    )
+    tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
+    assert there.read("trials/0000/trial.json") == told and "trials/0000/trial.json" not in written
+
+
+def test_a_machine_keeps_its_own_ledger_where_the_storage_never_heard_of_its_last_session(url, server, monkeypatch):
+    seen = tunekit.train({"backbone": "mlp"}, "digits", max_epochs=2, name="first", folder=url, verbose=0)
+    with monkeypatch.context() as patch:
+        patch.setattr("tunekit.follower.Follower.__init__", broken)
+        with pytest.raises(StorageError, match="no right to write"):
+            tunekit.train({"backbone": "mlp"}, "digits", max_epochs=2, name="first", folder=url, verbose=0)
+    kinds = [event.kind for event in Ledger(seen.folder).events()]
+    assert tunekit.load_results(joined(url, "first")).trials[0].state == "finished"
+    assert [event.kind for event in Ledger(seen.folder).events()] == kinds
+
+
+def broken(*_):
+    raise StorageError("no right to write")
+
+
+def test_what_was_deleted_there_is_not_taken_from_here(url):
+    tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
+    Storage(joined(url, "first")).delete(files_of(url))
+    with pytest.raises(ExperimentError, match="is no more, but this machine has its ledger: to begin anew, delete"):
+        tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
+
+
+def test_a_url_that_is_no_experiment_is_said(url):
+    with pytest.raises(ExperimentError, match=r"nothing\?.* is no experiment: it has no experiment.json"):
+        tunekit.load_results(joined(url, "nothing"))
+
+
+def photos(folder: Path, count: int = 40) -> Path:
+    random = np.random.default_rng(0)
+    for number in range(count):
+        path = folder / ("cats" if number % 2 else "dogs") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(path)
+    return folder
+
+
+def test_data_behind_a_url_is_fetched_once(url, server, tmp_path, monkeypatch):
+    elsewhere(monkeypatch, tmp_path)
+    for path in photos(tmp_path / "photos").rglob("*.png"):
+        Storage(url).put(path, f"{path.parent.name}/{path.name}")
+    there, here = tunekit.load_dataset(url), tunekit.load_dataset(tmp_path / "photos")
+    assert there.fingerprint == here.fingerprint and there.source["name_or_path"] == url
+    before = server.proxy.num_connections
+    assert tunekit.load_dataset(**there.source).fingerprint == here.fingerprint
+    assert server.proxy.num_connections - before < 10  # it looked, and fetched none of the forty again
+    Storage(url).put(next(photos(tmp_path / "more", 41).glob("dogs/40.png")), "dogs/40.png")
+    assert sum(tunekit.load_dataset(url).num_images.values()) == 41
+
+
+def test_data_that_is_not_there_or_leads_elsewhere_is_refused(url, server):
+    with pytest.raises(DataError, match="there are no files at s3://"):
+        tunekit.load_dataset(url)
+    key = f"{joined(url, 'a').split('?')[0].removeprefix('s3://')}/%2E%2E/%2E%2E/%2E%2E/escaped.png"
+    asked = urllib.request.Request(f"http://127.0.0.1:{server.proxy.port}/{key}", method="PUT", data=b"")
+    urllib.request.urlopen(asked, timeout=5).close()
+    with pytest.raises(DataError, match="leads out of its folder"):
+        tunekit.load_dataset(url)
+    with pytest.raises(ConfigError, match="is no place for files"):
+        tunekit.load_dataset("http://127.0.0.1/photos")

@@ -1,0 +1,138 @@
+"""Files behind a URL: written whole, found again, through outages; and what is said where that cannot be."""
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tunekit.errors import ConfigError, StorageError
+from tunekit.storage import Storage, as_place, joined, parted
+
+
+@pytest.fixture
+def storage(url):
+    return Storage(url)
+
+
+def test_what_is_written_is_read_back_found_copied_and_deleted(storage, tmp_path):
+    assert storage.read("a/b") is None and storage.sizes() == {}
+    storage.write("a/b", b"one")
+    big = tmp_path / "big"
+    big.write_bytes(bytes(range(256)) * 2**16)  # 16 MiB: more than one part
+    storage.put(big, "a/big")
+    storage.copy("a/b", "c")
+    assert storage.sizes() == {"a/b": 3, "a/big": 2**24, "c": 3}
+    assert storage.sizes("a") == {"a/b": 3, "a/big": 2**24} and storage.sizes("nothing") == {}
+    storage.get("a/big", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == big.read_bytes() and storage.read("c") == b"one"
+    storage.delete(["a/b", "never there"])
+    assert storage.read("a/b") is None and storage.read("c") == b"one"
+    with pytest.raises(FileNotFoundError):
+        storage.get("a/b", tmp_path / "none")
+
+
+def test_what_is_replaced_while_it_is_read_is_read_whole(storage, url):
+    """S3 tells how long an object is before it tells what it holds, which may be another one's by then."""
+    storage.write("now.json", b"{}")
+    read = threading.Event()
+
+    def replace():
+        other = Storage(url)
+        for number in range(10**6):
+            if read.is_set():
+                return
+            other.write("now.json", json.dumps({"long": "x" * (number % 2 * 100)}).encode())
+
+    with ThreadPoolExecutor() as pool:
+        replacing = pool.submit(replace)
+        try:
+            whole = [storage.read_json("now.json") for _ in range(300)]  # about 20 of them are cut off at first
+        finally:
+            read.set()
+        replacing.result()
+    assert all(isinstance(told, dict) for told in whole)
+
+
+def test_json_that_is_damaged_is_said(storage, monkeypatch):
+    monkeypatch.setattr("tunekit.storage.PAUSES_S", (0.01,))
+    storage.write("damaged.json", b'{"a": ')
+    with pytest.raises(StorageError, match=r"damaged\.json is damaged .*: restore it from a backup"):
+        storage.read_json("damaged.json")
+    assert storage.read_json("none.json") is None
+
+
+def test_strange_names_are_names(storage):
+    names = ["sp ace/ü.txt", "a+b=c&d?.txt", "per%20cent", "'quote\"", "ends.", "x" * 200]
+    for name in names:
+        storage.write(name, name.encode())
+    assert set(storage.sizes()) == set(names)
+    assert all(storage.read(name) == name.encode() for name in names)
+
+
+@pytest.mark.parametrize("mode", ["refuse", "hang"])
+def test_an_outage_is_waited_for(mode, storage, server):
+    storage.write("before", b"1")
+    server.proxy.mode = mode
+    server.proxy.cut()
+    threading.Timer(3, setattr, (server.proxy, "mode", "pass")).start()
+    began = time.monotonic()
+    storage.write("after", b"2")
+    assert time.monotonic() - began > 2
+    assert storage.read("before") == b"1" and storage.read("after") == b"2"
+
+
+def test_a_name_that_looks_like_a_refusal_is_no_refusal(storage, server):
+    server.proxy.mode = "refuse"
+    server.proxy.cut()
+    threading.Timer(2, setattr, (server.proxy, "mode", "pass")).start()
+    storage.write("trials/0403/Forbidden-credentials", b"")
+    assert storage.read("trials/0403/Forbidden-credentials") == b""
+
+
+def test_an_outage_without_end_is_said(url, server):
+    storage = Storage(url, patience_s=1)
+    server.proxy.mode = "refuse"
+    server.proxy.cut()
+    with pytest.raises(StorageError, match=r"s3://bucket/.* cannot be used .*: what is there is safe; mend that"):
+        storage.write("name", b"")
+
+
+def test_a_bucket_that_is_not_there_is_said_at_once(url):
+    storage = Storage(url.replace("bucket", "bukket"))
+    began = time.monotonic()
+    with pytest.raises(StorageError, match="s3://bukket/"):
+        storage.write("name", b"")
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://key:hunter22@bucket/x", "password would be written down"),
+        ("abfss://container@account/x?client_secret=hunter22", "password would be written down"),
+        ("s3://", "is no place for files: give a path, or a URL that begins with one of file://, s3://"),
+        ("https://example.org/data", "is no place for files"),
+        ("ftp://example.org/data", "is no place for files"),
+        ("s3:///data", "is no place for files"),
+    ],
+)
+def test_urls_that_name_no_place_are_refused(url, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        as_place(url)
+    assert "hunter22" not in str(error.value)
+
+
+def test_options_of_a_url_are_checked():
+    with pytest.raises(ConfigError, match="takes endpoint_override, region, scheme after its '\\?', but not regoin"):
+        Storage("s3://bucket/x?regoin=eu-west-1")
+
+
+def test_places_are_joined_and_parted():
+    assert as_place("experiments") == Path("experiments") and as_place("file:///a%20b/c") == Path("/a b/c")
+    url = as_place("s3://bucket/a/?region=x")
+    assert url == "s3://bucket/a?region=x"
+    assert parted(joined(url, "b", "c")) == ("s3://bucket/a/b?region=x", "c")
+    assert parted(joined(Path("a"), "b")) == (Path("a"), "b")

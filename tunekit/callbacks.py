@@ -1,0 +1,102 @@
+"""What Ray Tune calls as trials run: hears of workers and machines that died, and ends those that hang."""
+
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.tune import Callback, Stopper
+
+from tunekit.recorder import Recorder
+
+# Ray's words where a machine was lost before the trial had begun there, or did not answer for a moment
+OF_THE_MACHINE = ("actor never ran", "temporarily unavailable")
+ANSWER_S = 2.0  # for a machine, to say that it is there
+HOLDS_S = 10.0  # for how long its answer holds: many trials may be lost with it
+LONG_STEP_S = 5.0  # of Ray Tune's loop
+
+
+class RayCallback(Callback):
+    """Ray Tune's callback: hears of workers that died, and ends those that hang.
+
+    Args:
+        recorder: what is told.
+        trial_timeout_s: a worker that gives no message for so long is killed; None is never.
+    """
+
+    def __init__(self, recorder: Recorder, trial_timeout_s: float | None) -> None:
+        self.recorder, self.trial_timeout_s = recorder, trial_timeout_s
+        self.last_sign: dict[Any, float] = {}
+        self.last_step_s = time.monotonic()
+        self.asked: dict[str, tuple[float, bool]] = {}  # when each machine was asked whether it is there
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker begins with a trial."""
+        self.last_sign[trial] = time.monotonic()
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        """A worker gave a message, which the scheduler has heard already."""
+        self.last_sign[trial] = time.monotonic()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker is done with a trial."""
+        self.last_sign.pop(trial, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker died: what a training loop raises comes as a message instead."""
+        self.last_sign.pop(trial, None)
+        if trial.config["trial"] in self.recorder.ledger.unfinished:
+            text = Path(trial.error_file).read_text() if trial.error_file else "no reason known"
+            node_id = self.recorder.node_ids.pop(trial.config["trial"], "")
+            self.recorder.lost(trial.config["trial"], text.strip(), "OutOfMemoryError" in text,
+                               any(words in text for words in OF_THE_MACHINE) or self._is_gone(node_id))  # fmt: skip
+
+    def _is_gone(self, node_id: str) -> bool:
+        """Return whether a machine is lost: Ray itself takes half a minute to know of one that does not answer."""
+        node = next((node for node in ray.nodes() if node["NodeID"] == node_id), None)
+        if node is None or not node["Alive"]:
+            return node is not None
+        asked_s, answer = self.asked.get(node_id, (0.0, False))
+        if time.monotonic() - asked_s > HOLDS_S:
+            try:
+                place = (node["NodeManagerAddress"], node["NodeManagerPort"])
+                socket.create_connection(place, timeout=ANSWER_S).close()
+                answer = False
+            except OSError:
+                answer = True
+            self.asked[node_id] = time.monotonic(), answer
+        return answer
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Kill the workers that are overdue; Ray then tells that they died."""
+        gap_s, self.last_step_s = time.monotonic() - self.last_step_s, time.monotonic()
+        if gap_s > LONG_STEP_S:  # nobody was listened to meanwhile
+            self.last_sign = {trial: since + gap_s for trial, since in self.last_sign.items()}
+        for trial, since in self.last_sign.items() if self.trial_timeout_s else ():
+            if time.monotonic() - since > (self.trial_timeout_s or 0) and trial.temporary_state.ray_actor is not None:
+                ray.kill(trial.temporary_state.ray_actor)
+                self.last_sign[trial] = time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave nothing for Ray to save."""
+        return {}
+
+
+class RayStopper(Stopper):
+    """Ray Tune's stopper: ends the search when the recorder says so."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never: the scheduler stops single trials."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether the search ends now."""
+        return bool(self.recorder.stop_reason())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave nothing for Ray to save."""
+        return {}
