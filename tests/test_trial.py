@@ -107,14 +107,35 @@ def test_a_trial_goes_on_from_its_newest_checkpoint(stop, tmp_path):
     assert files(tmp_path) == ["0004.safetensors", "0005.safetensors", "best.safetensors"]
 
 
-def test_a_checkpoint_ahead_of_the_ledger_is_deleted(tmp_path):
+def test_a_checkpoint_ahead_of_the_ledger_is_not_used_but_deleted(tmp_path):
     setup = make_setup(tmp_path, a_loop())
-    run(setup, most=4)
-    assert files(tmp_path)[:3] == ["0002.safetensors", "0003.safetensors", "0004.safetensors"]
+    run(setup, most=5)
+    assert files(tmp_path)[:3] == ["0003.safetensors", "0004.safetensors", "0005.safetensors"]
     state, history, _ = newest_state(trial_files(tmp_path, 3), 3)
     assert state["epoch"] == len(history) == 3
-    assert "0004.safetensors" not in files(tmp_path)
     assert newest_state(trial_files(tmp_path, 3), 0) == (None, [], [])
+    run(setup, epoch=3, most=1)
+    assert files(tmp_path) == ["0003.safetensors", "0004.safetensors", "best.safetensors"]
+
+
+def test_a_worker_that_was_taken_over_from_leaves_what_is_newer_alone(tmp_path):
+    """Its machine was cut off, another went on, and now it hears that it may go on too."""
+    cut_off = run_trial(make_setup(tmp_path, a_loop([0.5, 0.9, 0.6, 0.7, 0.95])), REQUEST)
+    for _ in range(3):
+        assert next(cut_off)["kind"] in ("started", "epoch")
+    run(make_setup(tmp_path, a_loop([0.5, 0.9, 0.6, 0.7, 0.95])), epoch=2)
+    kept = {name: epoch_in(tmp_path / "trials/0003" / name) for name in files(tmp_path)}
+    assert kept == {"0004.safetensors": 4, "0005.safetensors": 5, "best.safetensors": 5}
+    next(cut_off)
+    assert kept.items() <= {name: epoch_in(tmp_path / "trials/0003" / name) for name in files(tmp_path)}.items()
+
+
+def test_a_checkpoint_of_another_epoch_than_its_name_says_is_not_used(tmp_path):
+    setup, folder = make_setup(tmp_path, a_loop()), tmp_path / "trials/0003"
+    run(setup, most=4)
+    (folder / "0004.safetensors").write_bytes((folder / "0003.safetensors").read_bytes())
+    state, _, warnings = newest_state(trial_files(tmp_path, 3), 4)
+    assert state["epoch"] == 3 and warnings == ["the checkpoint of epoch 4 holds epoch 3; going on from before it"]
 
 
 @pytest.mark.parametrize("num_bad", [1, 2])

@@ -114,6 +114,7 @@ def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
     files = trial_files(setup.folder, request["trial"])
     files.prepare()
     state, history, warnings = newest_state(files, request["epoch"])
+    files.delete(number for number in epochs_of(files) if number > len(history))
     if history:
         keep_newest(files, history, setup.metric, setup.mode)  # the last attempt may have ended before it did
     for warning in warnings:
@@ -164,33 +165,35 @@ def can_go_on(train: TrainFunction) -> bool:
 def newest_state(files: TrialFiles, epoch: int) -> tuple[dict[str, Any] | None, list[dict[str, float]], list[str]]:
     """Return (state, history, warnings) of a trial's newest valid checkpoint that is not ahead of `epoch`.
 
-    State is None and history empty where there is none. Checkpoints ahead of `epoch` were never acknowledged, and are
-    deleted; a warning tells of each that is damaged.
+    State is None and history empty where there is none. A warning tells of each that is damaged. None that is newer
+    than what is returned is of use any more.
     """
     warnings = []
     for number in reversed(epochs_of(files)):
-        if number > epoch:
-            files.delete([number])
+        if number > epoch:  # it was never acknowledged
             continue
         try:
             state, about = files.load(number)
+            if about["epoch"] == number:
+                return state, about["history"], warnings
+            warnings.append(f"the checkpoint of epoch {number} holds epoch {about['epoch']}; going on from before it")
         except CheckpointError as error:
             warnings.append(f"{error}; going on from the one before")
-            continue
-        if about["epoch"] == number:
-            return state, about["history"], warnings
     return None, [], warnings
 
 
 def keep_newest(files: TrialFiles, history: list[dict[str, float]], metric: str, mode: str) -> None:
-    """Give the newest epoch's checkpoint its second name if it is the best, and delete all but the two newest."""
-    best, newest = None, len(history)
+    """Give the newest epoch's checkpoint its second name if it is the best, and delete those before the two newest.
+
+    What is newer is another worker's, which has taken over from this one while its machine was cut off: it is left
+    alone.
+    """
+    best, newest, there = None, len(history), epochs_of(files)
     for metrics in history[:-1]:
         best = metrics[metric] if is_better(metrics[metric], best, mode) else best
-    if is_better(history[-1][metric], best, mode):
+    if is_better(history[-1][metric], best, mode) and there[-1:] == [newest]:
         files.keep_as_best(newest)
-    # later ones are damaged, or were passed over for a damaged one
-    files.delete(epoch for epoch in epochs_of(files) if epoch not in (newest - 1, newest))
+    files.delete(epoch for epoch in there if epoch < newest - 1)
 
 
 def is_out_of_memory(error: Exception) -> bool:
