@@ -26,11 +26,11 @@ def started(recorder, number):
     return recorder.record(number, {"kind": "started", "node": "here"})
 
 
-def epoch(recorder, number, epoch, value):
+def epoch(recorder, number, epoch, value, last=False):
     """Reach the end of an epoch, with a checkpoint as a worker writes it; return whether the trial stops."""
     folder = paths.make_private(paths.trial_folder(recorder.ledger.folder, number))
     checkpoint.save(paths.epoch_checkpoint(folder, epoch), {"epoch": epoch}, {"epoch": epoch})
-    return recorder.record(number, {"kind": "epoch", "epoch": epoch, "metrics": {METRIC: value}})
+    return recorder.record(number, {"kind": "epoch", "epoch": epoch, "metrics": {METRIC: value}, "last": last})
 
 
 def ended(recorder, number, state="finished", reason=""):
@@ -189,6 +189,27 @@ def test_failures_that_differ_or_come_later_do_not(good_first, ledger):
     assert recorder.stop_reason() == ""
 
 
+def test_the_last_epoch_is_the_end_of_a_trial(ledger):
+    recorder, number = make(ledger, keep_best=1), propose(ledger)
+    started(recorder, number)
+    assert not epoch(recorder, number, 1, 0.5) and epoch(recorder, number, 2, 0.7, last=True)
+    assert ledger.trials()[number].state == "finished" and checkpoints(ledger) == [(number, "best")]
+    assert checkpoint.load(ledger.folder / f"trials/{number:04d}/best.safetensors")[0] == {"epoch": 2}
+
+
+def test_a_last_epoch_that_was_trained_again_ends_the_trial_too(ledger):
+    recorder, number = make(ledger), propose(ledger)
+    assert not epoch(recorder, number, 1, 0.5)
+    assert epoch(recorder, number, 1, 0.5, last=True)
+    assert [event.kind for event in ledger.events()] == ["proposed", "epoch", "ended"]
+
+
+def test_a_trial_that_diverged_at_its_last_epoch_did_not_finish(ledger):
+    recorder, number = make(ledger), propose(ledger)
+    assert epoch(recorder, number, 1, math.nan, last=True)
+    assert ledger.trials()[number].state == "diverged"
+
+
 def test_the_time_budget_covers_all_sessions(ledger):
     assert make(ledger, time_budget_s=100).stop_reason() == ""
     assert make(ledger, time_budget_s=1e-9).stop_reason() == "the time budget of 1e-09 s is used up"
@@ -197,7 +218,7 @@ def test_the_time_budget_covers_all_sessions(ledger):
 def test_what_goes_wrong_here_ends_the_search_and_is_kept(ledger):
     recorder = make(ledger)
     number = run_whole(recorder, [0.5])
-    assert recorder.record(number, {"kind": "epoch", "epoch": 2, "metrics": {METRIC: 0.6}})
+    assert recorder.record(number, {"kind": "epoch", "epoch": 2, "metrics": {METRIC: 0.6}, "last": False})
     assert recorder.error is not None and recorder.stop_reason()
     assert len(ledger.trials()[number].history) == 1
 

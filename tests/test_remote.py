@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -17,7 +18,9 @@ from PIL import Image
 import tunekit
 from tunekit.errors import ConfigError, DataError, ExperimentError, StorageError
 from tunekit.ledger import Ledger
+from tunekit.repair import repair
 from tunekit.storage import Storage, joined
+from tunekit.trial import TrialSetup, run_trial
 
 SPACE = {"backbone": "mlp", "lr": tunekit.loguniform(1e-4, 1e-1), "batch_size": tunekit.choice([32, 64])}
 ASKED = {"num_trials": 4, "max_epochs": 3, "searcher": "random", "scheduler": "none", "verbose": 0, "name": "first"}
@@ -63,6 +66,7 @@ def test_a_search_with_a_url_for_a_folder_is_the_same_search(url, tmp_path, monk
     found = tunekit.load_results(joined(url, "first"))
     assert found.dataframe[ENDINGS].equals(there.dataframe[ENDINGS]) and curves(found) == curves(there)
     assert found.dataframe["node"].equals(there.dataframe["node"])
+    assert found.dataframe["duration_s"].tolist() == pytest.approx(there.dataframe["duration_s"].tolist(), abs=0.01)
     assert found.test() == figures and figures["times_opened"] == 1
     assert (
         tunekit.run(SPACE, "digits", folder=url, **ASKED, keep_best=2)
@@ -130,14 +134,96 @@ def test_who_was_taken_over_says_so_and_stops(url):
         tunekit.train({"x": 1}, "digits", train=slow, max_epochs=100, name="first", folder=url, verbose=0)
 
 
+def ended_session(url, **changed):
+    """Have the storage say something else of the last session; return what it says."""
+    there = Storage(joined(url, "first"))
+    session = json.loads(there.read("session.json")) | {"id": "other", "host": "far", "pid": 7, **changed}
+    there.write("session.json", json.dumps(session).encode())
+    return session
+
+
+def test_of_two_machines_that_go_on_at_once_one_is_refused(url, tmp_path, monkeypatch):
+    tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
+    elsewhere(monkeypatch, tmp_path)
+    claims = threading.Timer(1.0, ended_session, [url])
+    claims.start()
+    with pytest.raises(ExperimentError, match=r"first.* is in use by process 7 on far: wait for it"):
+        tunekit.resume(joined(url, "first"), verbose=0)
+    claims.join()
+
+
+def test_whoever_lives_through_an_outage_is_not_taken_for_dead(url, server, tmp_path, monkeypatch):
+    tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
+    ended_session(url, closed=False)
+    elsewhere(monkeypatch, tmp_path)
+    monkeypatch.setattr("tunekit.session.SILENT_S", 4.0)
+
+    def lives():
+        server.proxy.mode = "refuse"
+        server.proxy.cut()
+        time.sleep(6)
+        server.proxy.mode = "pass"
+        time.sleep(2)
+        ended_session(url, closed=False, renewed="later")
+
+    thread = threading.Timer(0.5, lives)
+    thread.start()
+    with pytest.raises(ExperimentError, match=r"first.* is in use by process 7 on far"):
+        tunekit.resume(joined(url, "first"), verbose=0)
+    thread.join()
+
+
+def test_who_comes_second_to_begin_takes_what_the_first_asked_for(url, tmp_path, monkeypatch):
+    def measured(self, device):  # while this machine finds out what it is fast in, another has begun
+        there.append({"another": {}} if there else {})
+        found = there[-1]
+        if not found:
+            with monkeypatch.context() as patch:
+                patch.setenv("XDG_CACHE_HOME", str(tmp_path))
+                tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
+        return found
+
+    there = []
+    tmp_path.chmod(0o700)
+    monkeypatch.setattr("tunekit.asked.Asked.choices", measured)
+    with pytest.raises(ExperimentError, match="was begun by another machine just now: run the same command again"):
+        tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
+    tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
+
+
+def test_a_machine_that_may_not_use_the_storage_is_left_out(url):
+    url = url.replace("bucket", "no-such-bucket")
+    setup = TrialSetup(url, tunekit.load_dataset("digits"), {"backbone": "mlp"}, "val_loss", "min", 1)
+    request = {"trial": 0, "proposal": {"params": {}, "seed": 0}, "epoch": 0, "micro_batches": 1}
+    *_, last = run_trial(setup, request)
+    assert last["kind"] == "misplaced" and "NO_SUCH_BUCKET" in last["reason"]
+
+
+def test_a_ledger_is_mended_with_what_the_storage_knows(url):
+    seen = tunekit.train({"backbone": "mlp"}, "digits", max_epochs=2, name="first", folder=url, verbose=0)
+    path = seen.folder / "ledger.db"
+    for other in seen.folder.glob("ledger.*"):
+        other.unlink()
+    path.write_bytes(b"no ledger")
+    assert "is damaged" in repair(seen.folder)[0]
+    found = tunekit.load_results(joined(url, "first"))
+    assert found.history.equals(seen.history) and found.dataframe["state"].tolist() == ["finished"]
+
+
+def test_trials_of_which_nobody_knows_whose_they_are_are_not_begun_again(url, tmp_path, monkeypatch):
+    tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
+    Storage(joined(url, "first")).delete(["session.json"])
+    elsewhere(monkeypatch, tmp_path)
+    with pytest.raises(ExperimentError, match=r"first.* has trials, but no session\.json"):
+        tunekit.resume(joined(url, "first"), verbose=0)
+
+
 def test_an_outage_in_the_middle_costs_nothing_but_time(url, server, tmp_path):
     def loop(config, dataset, state=None):
         for epoch in range(state["epoch"] if state else 0, 6):
             if epoch == 2:
                 server.proxy.mode = "refuse"
                 server.proxy.cut()
-                import threading
-
                 threading.Timer(2, setattr, (server.proxy, "mode", "pass")).start()
             yield {"val_accuracy": epoch / 10}, {"epoch": epoch + 1}
 
@@ -151,11 +237,14 @@ def test_what_ended_stays_ended_there_whenever_the_next_session_is_cut_off(url, 
     tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
     there = Storage(joined(url, "first"))
     told, written = there.read("trials/0000/trial.json"), []
-    monkeypatch.setattr(
-        Storage, "write", lambda self, name, data, write=Storage.write: written.append(name) or write(self, name, data)
-    )
+
+    def write(self, name, data, *, write=Storage.write, **options):
+        written.append(name)
+        write(self, name, data, **options)
+
+    monkeypatch.setattr(Storage, "write", write)
     tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
-    assert there.read("trials/0000/trial.json") == told and "trials/0000/trial.json" not in written
+    assert there.read("trials/0000/trial.json") == told and set(written) == {"session.json"}
 
 
 def test_a_machine_keeps_its_own_ledger_where_the_storage_never_heard_of_its_last_session(url, server, monkeypatch):
@@ -197,13 +286,13 @@ def photos(folder: Path, count: int = 40) -> Path:
 def test_data_behind_a_url_is_fetched_once(url, server, tmp_path, monkeypatch):
     elsewhere(monkeypatch, tmp_path)
     for path in photos(tmp_path / "photos").rglob("*.png"):
-        Storage(url).put(path, f"{path.parent.name}/{path.name}")
+        Storage(url).write(f"{path.parent.name}/{path.name}", path.read_bytes())
     there, here = tunekit.load_dataset(url), tunekit.load_dataset(tmp_path / "photos")
     assert there.fingerprint == here.fingerprint and there.source["name_or_path"] == url
     before = server.proxy.num_connections
     assert tunekit.load_dataset(**there.source).fingerprint == here.fingerprint
     assert server.proxy.num_connections - before < 10  # it looked, and fetched none of the forty again
-    Storage(url).put(next(photos(tmp_path / "more", 41).glob("dogs/40.png")), "dogs/40.png")
+    Storage(url).write("dogs/40.png", next(photos(tmp_path / "more", 41).glob("dogs/40.png")).read_bytes())
     assert sum(tunekit.load_dataset(url).num_images.values()) == 41
 
 

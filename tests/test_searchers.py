@@ -192,6 +192,24 @@ def test_tpe_learns_where_the_good_configs_are_also_from_stopped_and_diverged_tr
     ledger.close()
 
 
+@pytest.mark.parametrize("searcher", ["grid", "random", "forecast"])
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_what_was_to_be_tried_first_and_is_not_in_the_ledger_is_tried_next(searcher, missing, tmp_path):
+    """As where a machine is lost before it has told the storage of its newest trials."""
+    space = {"lr": loguniform(1e-4, 1e-1), "momentum": uniform(0, 1)} if searcher != "grid" else {"a": grid([1, 2, 3])}
+    first = [("start_from", {"lr": lr, "momentum": 0}) for lr in (1e-3, 0.01, 0.1)] if searcher != "grid" else []
+    wanted = [make(searcher, space, first).propose(0)]
+    ledger, proposer, whole = new_ledger(tmp_path), make(searcher, space, first), make(searcher, space, first)
+    wanted = [whole.propose(number) for number in range(3)]
+    for number, (source, params) in enumerate(wanted):
+        if number != missing:
+            proposed = {"config": labels(params), "params": params, "role": "search", "source": source, "seed": 0}
+            proposer.hear(ledger.append("proposed", json.loads(json.dumps(proposed)), number))
+    assert proposer.propose(3) == wanted[missing]
+    following = proposer.propose(4)
+    assert following is None or following[1] not in [params for _, params in wanted]
+
+
 def test_grid_tries_the_default_then_start_from_then_the_rest_once():
     space = {"a": grid([1, 2]), "b": choice([{"name": "x", "c": grid([None, True])}, {"name": "y"}]), "d": 7}
     first = [("default", {"a": 2, "b": "y", "d": 7}), ("start_from", {"a": 1, "b": "x", "c": True, "d": 7})]

@@ -46,11 +46,14 @@ def make_setup(folder, loop=None, **changed):
     return TrialSetup(folder, dataset, space, METRIC, "max", 5, **({"train": loop} if loop else {}), **changed)
 
 
-def run(setup, epoch=0, most=None, trial=3, micro_batches=1):
+def a_request(epoch=0, trial=3, micro_batches=1):
+    return {"trial": trial, "proposal": PROPOSAL, "epoch": epoch, "micro_batches": micro_batches}
+
+
+def run(setup, epoch=0, most=None, **asked):
     """Run a trial, up to `most` epochs, and return its messages, as JSON gives them to the driver."""
-    request = {"trial": trial, "proposal": PROPOSAL, "epoch": epoch, "micro_batches": micro_batches}
     messages = []
-    for message in run_trial(setup, request):
+    for message in run_trial(setup, a_request(epoch, **asked)):
         messages.append(json.loads(json.dumps(message)))
         if most is not None and sum(m["kind"] == "epoch" for m in messages) >= most:
             break
@@ -70,7 +73,7 @@ def test_a_trial_tells_its_start_each_epoch_and_its_end(tmp_path):
     messages = run(make_setup(tmp_path, a_loop(seen=seen)))
     assert [message["kind"] for message in messages] == ["started", *["epoch"] * 5, "ended"]
     assert messages[1:6] == [
-        {"kind": "epoch", "epoch": n, "metrics": {METRIC: v}} for n, v in enumerate(VALUES, start=1)
+        {"kind": "epoch", "epoch": n, "metrics": {METRIC: v}, "last": n == 5} for n, v in enumerate(VALUES, start=1)
     ]
     assert messages[6] == {"kind": "ended", "state": "finished"}
     config = {"lr": 0.1, "width": 5, "backbone": "mlp", "seed": 11, "max_epochs": 5, "micro_batches": 1}
@@ -79,9 +82,8 @@ def test_a_trial_tells_its_start_each_epoch_and_its_end(tmp_path):
 
 def test_the_two_newest_checkpoints_and_the_best_are_kept(tmp_path):
     run(make_setup(tmp_path, a_loop()))
-    assert files(tmp_path) == ["0004.safetensors", "0005.safetensors", "best.safetensors"]
+    assert files(tmp_path) == ["0002.safetensors", "0004.safetensors", "0005.safetensors"]
     folder = tmp_path / "trials/0003"
-    assert epoch_in(paths.best_checkpoint(folder)) == 2
     about = checkpoint.about(folder / "0005.safetensors")
     assert about == {
         "trial": 3, **PROPOSAL, "epoch": 5, "history": [{METRIC: value} for value in VALUES],
@@ -103,29 +105,27 @@ def test_a_trial_goes_on_from_its_newest_checkpoint(stop, tmp_path):
     assert [m["epoch"] for m in messages if m["kind"] == "epoch"] == list(range(stop + 1, 6))
     assert messages[-1] == {"kind": "ended", "state": "finished"}
     assert stop == 5 or seen[1]["state"]["epoch"] == stop  # what had its last epoch is not trained again
-    assert epoch_in(tmp_path / "trials/0003/best.safetensors") == 2
-    assert files(tmp_path) == ["0004.safetensors", "0005.safetensors", "best.safetensors"]
+    assert files(tmp_path) == ["0002.safetensors", "0004.safetensors", "0005.safetensors"]
 
 
-def test_a_checkpoint_ahead_of_the_ledger_is_not_used_but_deleted(tmp_path):
+def test_a_checkpoint_ahead_of_the_ledger_is_not_used(tmp_path):
     setup = make_setup(tmp_path, a_loop())
-    run(setup, most=5)
-    assert files(tmp_path)[:3] == ["0003.safetensors", "0004.safetensors", "0005.safetensors"]
-    state, history, _ = newest_state(trial_files(tmp_path, 3), 3)
+    run(setup, most=4)
+    assert files(tmp_path) == ["0002.safetensors", "0003.safetensors", "0004.safetensors"]
+    state, history, _ = newest_state(trial_files(tmp_path, 3), a_request(3))
     assert state["epoch"] == len(history) == 3
-    assert newest_state(trial_files(tmp_path, 3), 0) == (None, [], [])
-    run(setup, epoch=3, most=1)
-    assert files(tmp_path) == ["0003.safetensors", "0004.safetensors", "best.safetensors"]
+    assert newest_state(trial_files(tmp_path, 3), a_request(0)) == (None, [], [])
+    assert [m["epoch"] for m in run(setup, epoch=3) if m["kind"] == "epoch"] == [4, 5]
 
 
 def test_a_worker_that_was_taken_over_from_leaves_what_is_newer_alone(tmp_path):
     """Its machine was cut off, another went on, and now it hears that it may go on too."""
-    cut_off = run_trial(make_setup(tmp_path, a_loop([0.5, 0.9, 0.6, 0.7, 0.95])), REQUEST)
+    cut_off = run_trial(make_setup(tmp_path, a_loop([0.5, 0.9, 0.6, 0.7, 0.95])), a_request())
     for _ in range(3):
         assert next(cut_off)["kind"] in ("started", "epoch")
     run(make_setup(tmp_path, a_loop([0.5, 0.9, 0.6, 0.7, 0.95])), epoch=2)
     kept = {name: epoch_in(tmp_path / "trials/0003" / name) for name in files(tmp_path)}
-    assert kept == {"0004.safetensors": 4, "0005.safetensors": 5, "best.safetensors": 5}
+    assert kept == {"0004.safetensors": 4, "0005.safetensors": 5}
     next(cut_off)
     assert kept.items() <= {name: epoch_in(tmp_path / "trials/0003" / name) for name in files(tmp_path)}.items()
 
@@ -134,8 +134,10 @@ def test_a_checkpoint_of_another_epoch_than_its_name_says_is_not_used(tmp_path):
     setup, folder = make_setup(tmp_path, a_loop()), tmp_path / "trials/0003"
     run(setup, most=4)
     (folder / "0004.safetensors").write_bytes((folder / "0003.safetensors").read_bytes())
-    state, _, warnings = newest_state(trial_files(tmp_path, 3), 4)
-    assert state["epoch"] == 3 and warnings == ["the checkpoint of epoch 4 holds epoch 3; going on from before it"]
+    state, _, warnings = newest_state(trial_files(tmp_path, 3), a_request(4))
+    assert state["epoch"] == 3 and warnings == [
+        "the checkpoint of epoch 4 is another one's; going on from the one before"
+    ]
 
 
 @pytest.mark.parametrize("num_bad", [1, 2])
@@ -147,14 +149,13 @@ def test_a_damaged_checkpoint_is_passed_over_and_trained_again(num_bad, tmp_path
         raw = bytearray((folder / name).read_bytes())
         raw[-1] ^= 1
         (folder / name).write_bytes(raw)
-    state, _, warnings = newest_state(trial_files(tmp_path, 3), 4)
+    state, _, warnings = newest_state(trial_files(tmp_path, 3), a_request(4))
     assert len(warnings) == num_bad and all("damaged" in warning for warning in warnings)
     assert state["epoch"] == 4 - num_bad and keep in files(tmp_path)
     messages = run(setup, epoch=4)
     assert sum(m["kind"] == "warned" for m in messages) == num_bad
     assert [m["epoch"] for m in messages if m["kind"] == "epoch"] == list(range(5 - num_bad, 6))
-    assert epoch_in(folder / "best.safetensors") == 2
-    assert {epoch_in(folder / name) for name in ("0004.safetensors", "0005.safetensors")} == {4, 5}
+    assert {epoch_in(path) for path in paths.epoch_checkpoints(folder).values()} == {2, 4, 5}
 
 
 def test_damaged_newer_checkpoints_do_not_push_out_the_new_ones(tmp_path):
@@ -163,9 +164,8 @@ def test_damaged_newer_checkpoints_do_not_push_out_the_new_ones(tmp_path):
     for path in paths.epoch_checkpoints(folder).values():
         path.write_bytes(b"torn")
     run(setup, epoch=4, most=2)
-    assert (
-        list(paths.epoch_checkpoints(folder)) == [1, 2] and newest_state(trial_files(tmp_path, 3), 4)[0]["epoch"] == 2
-    )
+    assert list(paths.epoch_checkpoints(folder)) == [1, 2, 3, 4]
+    assert newest_state(trial_files(tmp_path, 3), a_request(2))[0]["epoch"] == 2
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_nan_passes_on_to_the_driver_which_decides(tmp_path):
     assert [m["metrics"][METRIC] for m in messages[1:-1]] == pytest.approx(
         [0.5, math.nan, 0.6, 0.4, math.inf], nan_ok=True
     )
-    assert epoch_in(tmp_path / "trials/0003/best.safetensors") == 3
+    assert files(tmp_path) == ["0003.safetensors", "0004.safetensors", "0005.safetensors"]
 
 
 def test_numbers_of_other_libraries_are_metrics_too(tmp_path):

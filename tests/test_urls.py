@@ -22,7 +22,7 @@ def test_what_is_written_is_read_back_found_copied_and_deleted(storage, tmp_path
     storage.write("a/b", b"one")
     big = tmp_path / "big"
     big.write_bytes(bytes(range(256)) * 2**16)  # 16 MiB: more than one part
-    storage.put(big, "a/big")
+    storage.write("a/big", big.read_bytes())
     storage.copy("a/b", "c")
     assert storage.sizes() == {"a/b": 3, "a/big": 2**24, "c": 3}
     assert storage.sizes("a") == {"a/b": 3, "a/big": 2**24} and storage.sizes("nothing") == {}
@@ -49,7 +49,7 @@ def test_what_is_replaced_while_it_is_read_is_read_whole(storage, url):
     with ThreadPoolExecutor() as pool:
         replacing = pool.submit(replace)
         try:
-            whole = [storage.read_json("now.json") for _ in range(300)]  # about 20 of them are cut off at first
+            whole = [storage.read_json("now.json") for _ in range(150)]  # about ten of them come cut off at first
         finally:
             read.set()
         replacing.result()
@@ -112,7 +112,7 @@ def test_a_bucket_that_is_not_there_is_said_at_once(url):
     ("url", "words"),
     [
         ("s3://key:hunter22@bucket/x", "password would be written down"),
-        ("abfss://container@account/x?client_secret=hunter22", "password would be written down"),
+        ("gs://bucket/x?client_secret=hunter22", "password would be written down"),
         ("s3://", "is no place for files: give a path, or a URL that begins with one of file://, s3://"),
         ("https://example.org/data", "is no place for files"),
         ("ftp://example.org/data", "is no place for files"),

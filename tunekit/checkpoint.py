@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import torch as safetensors_torch
 
 from tunekit import paths
 from tunekit.errors import CheckpointError, StorageError
@@ -34,19 +34,41 @@ def save(path: Path, state: dict[str, Any], about: dict[str, Any]) -> None:
         CheckpointError: the state holds something else than the above.
         StorageError: the disk is full, say.
     """
-    tensors: dict[str, torch.Tensor] = {}
-    header = {"format": FORMAT, "state": json.dumps(_pack(state, tensors, "state")), "about": json.dumps(about)}
-    header["sha256"] = _digest(tensors, header)
+    tensors, header = _described(state, about)
     paths.write_atomic(path, lambda aside: _write(tensors, aside, header))
 
 
 def _write(tensors: dict[str, torch.Tensor], path: Path, header: dict[str, str]) -> None:
+    with _saving():
+        safetensors_torch.save_file(tensors, path, metadata=header)
+
+
+def as_bytes(state: dict[str, Any], about: dict[str, Any]) -> bytes:
+    """Return what `save` writes to a file.
+
+    Raises:
+        CheckpointError: as `save`.
+    """
+    tensors, header = _described(state, about)
+    with _saving():
+        return safetensors_torch.save(tensors, metadata=header)
+
+
+@contextmanager
+def _saving() -> Iterator[None]:
     try:
-        save_file(tensors, path, metadata=header)
+        yield
     except SafetensorError as error:
         if "os error" in str(error):  # which is how safetensors tells of a full disk
             raise OSError(str(error)) from None
         raise CheckpointError(f"the state cannot be saved: {error}") from None
+
+
+def _described(state: dict[str, Any], about: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    tensors: dict[str, torch.Tensor] = {}
+    header = {"format": FORMAT, "state": json.dumps(_pack(state, tensors, "state")), "about": json.dumps(about)}
+    header["sha256"] = _digest(tensors, header)
+    return tensors, header
 
 
 def load(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:
@@ -59,8 +81,54 @@ def load(path: Path, device: str = "cpu") -> tuple[dict[str, Any], dict[str, Any
     header = _header(path)
     with _reading(path), safe_open(path, framework="pt", device="cpu") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    return _verified(f"{path}", tensors, header, device)
+
+
+def from_bytes(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return (state, about) of what `as_bytes` returned; `name` is what errors call it.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    header = _header_of(data, name)
+    try:
+        tensors = safetensors_torch.load(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"checkpoint {name} cannot be read ({error}): delete it") from None
+    return _verified(name, tensors, header, "cpu")
+
+
+def header_size(data: bytes) -> int:
+    """Return how many bytes hold a checkpoint's header, by its first eight, as safetensors' format has it."""
+    return 8 + int.from_bytes(data[:8], "little")
+
+
+def about_of(data: bytes, name: str) -> dict[str, Any]:
+    """Return what a checkpoint is of, from its first `header_size` bytes (nothing is verified).
+
+    Raises:
+        CheckpointError: they are damaged, or of no checkpoint.
+    """
+    try:
+        about: dict[str, Any] = json.loads(_header_of(data, name)["about"])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"checkpoint {name} cannot be read ({error!r}): delete it") from None
+    return about
+
+
+def _header_of(data: bytes, name: str) -> dict[str, str]:
+    try:
+        header = json.loads(data[8 : header_size(data)])["__metadata__"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"checkpoint {name} cannot be read ({error!r}): delete it") from None
+    return _of_this_format(header, name)
+
+
+def _verified(
+    name: str, tensors: dict[str, torch.Tensor], header: dict[str, str], device: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
     if header.get("sha256") != _digest(tensors, header):
-        raise CheckpointError(f"checkpoint {path} has been altered or damaged (its SHA-256 differs): delete it")
+        raise CheckpointError(f"checkpoint {name} has been altered or damaged (its SHA-256 differs): delete it")
     tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
     return _unpack(json.loads(header["state"]), tensors), json.loads(header["about"])
 
@@ -77,8 +145,12 @@ def about(path: Path) -> dict[str, Any]:
 def _header(path: Path) -> dict[str, str]:
     with _reading(path), safe_open(path, framework="pt", device="cpu") as file:
         header = file.metadata() or {}
+    return _of_this_format(header, f"{path}")
+
+
+def _of_this_format(header: dict[str, str], name: str) -> dict[str, str]:
     if header.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no checkpoint of this version of tunekit (format {header.get('format')!r})")
+        raise CheckpointError(f"{name} is no checkpoint of this version of tunekit (format {header.get('format')!r})")
     return header
 
 

@@ -96,13 +96,13 @@ class Engine:
             places = Places(self.cpus_per_trial, self._portion(setup), self.recorder.unfit, self.address is not None)
             at_once = min(places(), num_trials)
             going = min(num_trials, at_once + MOST_PAUSED) if proposer.pauses else at_once
-            check_room(self.ledger.folder, self.asked, going, self.recorder.kept.keep_best)
+            check_room(self.ledger.folder, self.asked, going, self.recorder.keep_best)
 
             def over() -> None:
                 self.recorder.end_paused()
                 confirm()
 
-            searcher = RaySearcher(self.ledger, proposer, num_trials, self.asked.max_epochs, places, over)
+            searcher = RaySearcher(self.ledger, proposer, num_trials, places, over)
             self.recorder.turns = searcher
             most = places() if self.address is None else MOST_PENDING
             os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(most)  # start workers side by side
@@ -142,7 +142,11 @@ class Engine:
                 configs, alone = gpus.largest_configs(setup.space), {KIND + kind: 0.001} if kind else {}
                 measuring = ray.remote(num_cpus=self.cpus_per_trial, num_gpus=1, max_calls=1, resources=alone)
                 what = (configs, setup.dataset, setup.source, setup.choices, setup.backbones)
-                need = ray.get(measuring(gpus.measure).remote(*what))
+                asked = measuring(gpus.measure).remote(*what)
+                while not ray.wait([asked], timeout=1.0)[0]:  # where GPUs are to come, for as long as that takes
+                    if self.recorder.stop_reason():
+                        return Portion(1.0)
+                need = ray.get(asked)
             except Exception as error:  # out of memory, say: then as many as are safe
                 why = f"each trial has a GPU: what it needs could not be measured ({error!r})"
                 self.ledger.problems.append(why)

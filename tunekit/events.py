@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tunekit.scores import is_better
+from tunekit.scores import best_epoch
 
 ENDED = ("finished", "stopped", "diverged", "failed")
 
@@ -70,11 +70,7 @@ class Trial:
 
     def best_epoch(self, metric: str, mode: str) -> int | None:
         """Return the epoch (from 1) with the best value of a metric, the first of equals; None if none has one."""
-        best, value = None, None
-        for epoch, metrics in enumerate(self.history, start=1):
-            if metric in metrics and is_better(metrics[metric], value, mode):
-                best, value = epoch, metrics[metric]
-        return best
+        return best_epoch(self.history, metric, mode)
 
     def best_value(self, metric: str, mode: str) -> float | None:
         """Return a metric's best value over the epochs; None if none is finite."""

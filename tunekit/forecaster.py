@@ -105,8 +105,8 @@ class Forecaster:
 
     def propose(self, number: int) -> tuple[str, dict[str, Any]] | None:
         """Return (source, params) of the next config, or None when every config of the space has been tried."""
-        if self.num_proposed < len(self.first):
-            source, params = self.first[self.num_proposed]
+        if first := [pair for pair in self.first if identity(pair[1]) not in self.candidates.tried]:
+            source, params = first[0]
         else:
             chosen = self.chosen[1][1] if self.chosen else None
             new = chosen or self._most_promising([], self._candidates(), frozenset())[1]

@@ -146,7 +146,9 @@ class Ledger:
         try:
             self._backup.make_if_due(self._number)
         except (sqlite3.Error, StorageError) as error:
-            self.problems = [f"the ledger's backup could not be written: {error}"]
+            problem = f"the ledger's backup could not be written: {error}"
+            if problem not in self.problems:
+                self.problems.append(problem)
         return event
 
     def events(self, after: int = 0) -> Iterator[Event]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -52,7 +51,7 @@ def epoch_checkpoint(trial_folder: Path, epoch: int) -> Path:
 
 
 def best_checkpoint(trial_folder: Path) -> Path:
-    """A second name of the best epoch's checkpoint, which outlives the epoch's own file."""
+    """The best epoch's checkpoint of a trial that has ended."""
     return trial_folder / f"best{SUFFIX}"
 
 
@@ -117,19 +116,6 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
                 os.unlink(aside)
             raise
         flush(path.parent)
-
-
-def link_atomic(path: Path, name: Path) -> None:
-    """Give a file a second name, in place of what had it; a copy where the file system knows no second names."""
-    aside = name.parent / f".{name.name}{ASIDE}"
-    aside.unlink(missing_ok=True)
-    try:
-        aside.hardlink_to(path)
-    except OSError:
-        shutil.copyfile(path, aside)
-        flush(aside)
-    aside.replace(name)
-    aside.unlink(missing_ok=True)  # where both were names of one file already, replace does nothing
 
 
 def remove_asides(*folders: Path) -> None:

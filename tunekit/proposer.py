@@ -70,6 +70,7 @@ class Proposer:
         self.known: set[int] = set()  # the trials of the search that were proposed
         self.running: dict[int, tuple[optuna.Trial, dict[int, float]]] = {}  # not ended; with their values by epoch
         self.tried: set[str] = set()
+        self.num_first = 0  # how many of the configs to try first have been tried
         self.forgot_at = 0
 
     def _new_study(self) -> optuna.Study:
@@ -99,9 +100,12 @@ class Proposer:
 
     def propose(self, number: int) -> tuple[str, dict[str, Any]] | None:
         """Return (source, params) of the next config, or None when every config of the space has been tried."""
-        count, first = self.num_proposed, self.first if self.make_sampler else self.grid
-        if count < len(first):
-            source, params = first[count]
+        first = self.first if self.make_sampler else self.grid
+        while self.num_first < len(first) and identity(first[self.num_first][1]) in self.tried:
+            self.num_first += 1
+        if self.num_first < len(first):
+            source, params = first[self.num_first]
+            self.num_first += 1
             return source, self._draw(number, source, params)
         if self.make_sampler is None:
             return None

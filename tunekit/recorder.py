@@ -1,16 +1,17 @@
 """What happened goes into the ledger here, before anything else hears of it, and what follows from it is decided."""
 
+from functools import partial
 from typing import Any, Protocol
 
 from tunekit import paths
 from tunekit.errors import StorageError
-from tunekit.events import ENDED
-from tunekit.kept import KeptCheckpoints
+from tunekit.kept import KeptCheckpoints, having_checkpoints
 from tunekit.ledger import Ledger
 from tunekit.remote import url_of
 from tunekit.safe_text import redacted, secrets_of
 from tunekit.schedulers import Decisions
 from tunekit.scores import is_better
+from tunekit.trial_files import trial_files
 
 MAX_RETRIES = 3  # of a trial whose worker died, or whose memory ran out
 SPLIT = 4  # into how many parts each batch goes after that: 4, 16, 64 with the retries there are
@@ -41,13 +42,14 @@ class Recorder:
     def __init__(self, ledger: Ledger, decisions: Decisions, keep_best: int, time_budget_s: float | None) -> None:
         self.ledger, self.decisions, self.time_budget_s = ledger, decisions, time_budget_s
         self.secrets = secrets_of()
-        self.kept = KeptCheckpoints(ledger.folder, keep_best, decisions.metric, decisions.mode)
-        self.in_storage = url_of(ledger.folder) is not None  # then a Follower sees to the checkpoints
+        self.keep_best, folder = keep_best, ledger.folder
         trials = ledger.trials().values()
         self.any_epoch = any(trial.history for trial in trials)
-        for trial in trials:
-            if trial.state in ENDED and not self.in_storage:
-                self.kept.ended(trial)
+        self.kept: KeptCheckpoints | None = None  # where the folder is a URL, a Follower sees to the checkpoints
+        if url_of(folder) is None:
+            files = partial(trial_files, folder)
+            self.kept = KeptCheckpoints(files, keep_best, decisions.metric, decisions.mode)
+            self.kept.begin(trials, having_checkpoints(folder))
         self.turns: Turns | None = None  # where trials may pause
         self.interrupted = ""  # why the search ends at the next opportunity
         self.signal = 0  # the number of the signal that said so
@@ -82,10 +84,14 @@ class Recorder:
         if message["kind"] == "epoch":
             self.any_epoch = True
             self.moves.pop(number, None)
-            if message["epoch"] <= len(self.ledger.unfinished[number].history):
-                return False  # trained again, as its checkpoint was lost or damaged; what was written down holds
-            self.ledger.append("epoch", message["metrics"], number, message["epoch"])
-            return self._settle(number) or self._pauses(number)
+            if message["epoch"] > len(self.ledger.unfinished[number].history):
+                self.ledger.append("epoch", message["metrics"], number, message["epoch"])
+                if self._settle(number) or (not message["last"] and self._pauses(number)):
+                    return True
+            # else it was trained again, as its checkpoint was lost or damaged: what was written down holds
+            if message["last"]:
+                self._end(number, "finished")
+            return message["last"]
         if message["kind"] == "warned":
             self.ledger.append("warned", {"text": redacted(message["text"], self.secrets)}, number)
             return False
@@ -173,7 +179,7 @@ class Recorder:
         if state in ("failed", "diverged"):
             paths.write_text(paths.error_txt(paths.make_private(folder)), f"{reason}\n\n{traceback}".strip() + "\n")
         self.ledger.append("ended", {"state": state, "reason": reason, "num_epochs": len(trial.history)}, number)
-        if not self.in_storage:
+        if self.kept is not None:
             self.kept.ended(trial)
         if state == "failed" and not self.any_epoch:
             self.failures.append(reason)

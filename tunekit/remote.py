@@ -1,13 +1,15 @@
 """An experiment whose folder is a URL: what of it is kept there, so that any machine can go on with it.
 
     experiment.json             what was asked
-    session.json                who works on it, and since when nothing was heard of them
+    session.json                who works on it, when they were last heard of, and how far they have told what happened
     test.json                   the test split's figures
     trials/0007/trial.json      its proposal; when it has ended, its history and how it ended too
-    trials/0007/0003.safetensors, 0004.safetensors, best.safetensors     which the workers write
+    trials/0007/0003.safetensors, 0004.safetensors, or best.safetensors      which the workers write
 
 The ledger itself stays on the disk of the machine that runs the search, in its cache: SQLite is not for such places.
-A thread follows it and tells the storage of each trial (follower.py). Another machine makes a ledger of all this.
+A thread follows it and tells the storage of each trial (follower.py). Another machine makes a ledger of all this: once
+nothing was heard for a while of whoever had the last session, it says that the next is its own, and waits until no
+request of theirs can be on its way any more. They look, before each request, whether the session is still theirs.
 """
 
 import contextlib
@@ -15,7 +17,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +29,17 @@ from tunekit.datasets.store import cache_folder
 from tunekit.errors import CheckpointError, ExperimentError
 from tunekit.events import ENDED
 from tunekit.ledger import Ledger, in_use_by
-from tunekit.locks import take_lock
+from tunekit.locks import take_lock, who_am_i
 from tunekit.rebuilding import numbered, rows_from, write_rows
-from tunekit.storage import Storage, parted
+from tunekit.storage import LONGEST_TRY_S, Storage, parted
 from tunekit.trial_files import trial_files
 
 SESSION, TRIAL = "session.json", "trial.json"  # see above
 OPENING_S = 20.0  # for how long a storage that does not answer is asked as a search begins
-SILENT_S = 30.0  # a session of which nothing was heard for so long is over
+RENEW_S = 5.0  # how often a session says that it lives
+SILENT_S = 40.0  # a session of which nothing was heard for so long is over: RENEW_S and two of the longest requests
+RACE_S = 2.0  # in which two machines that begin at once see each other
+AT_ONCE = 16  # files that are read: most of the time of each is waiting
 
 
 def local_folder(url: str) -> Path:
@@ -86,10 +94,28 @@ def on_this_machine(place: Path | str) -> Path:
 
 
 def store(url: str, folder: Path) -> None:
-    """Put what was asked into the storage, if it is not there yet."""
-    if not paths.storage_json(folder).exists():
-        Storage(url).put(paths.experiment_json(folder), paths.experiment_json(folder).name)
-        paths.write_json(paths.storage_json(folder), {"url": url})
+    """Put what was asked into the storage, if it is not there yet.
+
+    Raises:
+        ExperimentError: another machine was a moment faster.
+    """
+    if paths.storage_json(folder).exists():
+        return
+    storage, path = Storage(url), paths.experiment_json(folder)
+    asked, there = path.read_bytes(), storage.read(path.name)
+    if there is None:
+        storage.write(path.name, asked)
+    elif there != asked:
+        path.unlink()  # the next to ask here takes what is there
+        raise ExperimentError(f"{url} was begun by another machine just now: run the same command again to join in")
+    paths.write_json(paths.storage_json(folder), {"url": url})
+
+
+def store_too(path: Path) -> None:
+    """Put a file of an experiment's folder into its storage, if it has one, which has not got it yet."""
+    url = url_of(path.parent)
+    if url is not None and Storage(url).read(path.name) != path.read_bytes():
+        Storage(url).write(path.name, path.read_bytes())
 
 
 def bring_up_to_date(folder: Path, url: str, wait_s: float = 0.0, say: Callable[[str], object] = str) -> None:
@@ -98,7 +124,8 @@ def bring_up_to_date(folder: Path, url: str, wait_s: float = 0.0, say: Callable[
     Args:
         folder: of this machine.
         url: of the experiment.
-        wait_s: where the other machine's session has not ended, for how long to see whether it lives.
+        wait_s: where this machine is to have the next session: for how long to see whether the last one lives, if it
+            was not ended.
         say: told what is waited for.
 
     Raises:
@@ -106,22 +133,52 @@ def bring_up_to_date(folder: Path, url: str, wait_s: float = 0.0, say: Callable[
     """
     storage = Storage(url)
     session = read_session(storage)
-    if session is None or _is_of_here(folder, session):
+    if session is None:
+        if storage.sizes("trials"):
+            raise ExperimentError(f"{url} has trials, but no {SESSION}: bring it back from a backup")
         return
-    until = time.monotonic() + wait_s
-    if wait_s and not session["closed"]:
-        say(f"{session['host']} did not end its session with {url}: looking for {wait_s:g} s whether it lives")
-    while wait_s and not session["closed"] and time.monotonic() < until:
-        time.sleep(1)
-        now = read_session(storage)
-        if now is not None and now["renewed"] != session["renewed"] and not now["closed"]:
-            raise ExperimentError(
-                f"{url} is in use by process {session['pid']} on {session['host']}: wait for it, or choose another name"
-            )
-        session = now or session
+    if session["id"] in sessions_of(folder):
+        return  # nobody else has gone on since, and the ledger is ahead of the storage
     if (owner := in_use_by(folder)) is not None:
         raise ExperimentError(owner)
-    _rebuild(folder, storage, session)
+    if not wait_s:
+        opened = {key: value for key, value in session["opened"].items() if key != "session"}
+        _rebuild(folder, storage, session, opened)
+        return
+    if not session["closed"]:
+        say(f"{session['host']} did not end its session with {url}: looking for {wait_s:g} s whether it lives")
+        session = _wait_for_silence(storage, session, wait_s)
+    claim = _claim(storage, session)
+    told = _rebuild(folder, storage, session, session["opened"] | {"session": claim["id"]})
+    storage.write(SESSION, json.dumps(claim | {"told": told}).encode(), once=True)
+
+
+def _wait_for_silence(storage: Storage, session: dict[str, Any], wait_s: float) -> dict[str, Any]:
+    for _ in range(round(wait_s)):  # so many looks: time in which nobody could have heard of it does not count
+        time.sleep(1)
+        now = read_session(storage) or session
+        if now["closed"]:
+            return now
+        if now["renewed"] != session["renewed"]:
+            raise _lives(storage, now)
+    return session
+
+
+def _claim(storage: Storage, session: dict[str, Any]) -> dict[str, Any]:
+    """Say that the next session is this machine's, and see whether nobody else says so."""
+    claim = session | {**who_am_i(), "id": uuid.uuid4().hex, "renewed": uuid.uuid4().hex, "closed": False}
+    storage.write(SESSION, json.dumps(claim).encode(), once=True)
+    time.sleep(RACE_S if session["closed"] else LONGEST_TRY_S)
+    now = read_session(storage) or claim
+    if now["id"] != claim["id"]:
+        raise _lives(storage, now)
+    return claim
+
+
+def _lives(storage: Storage, session: dict[str, Any]) -> ExperimentError:
+    return ExperimentError(
+        f"{storage.url} is in use by process {session['pid']} on {session['host']}: wait for it, or choose another name"
+    )
 
 
 def read_session(storage: Storage) -> dict[str, Any] | None:
@@ -141,41 +198,48 @@ def openings(folder: Path) -> list[dict[str, Any]]:
         ledger.close()
 
 
-def _is_of_here(folder: Path, session: dict[str, Any]) -> bool:
-    """Return whether this machine had a session: nobody else has gone on since, then, and its ledger is ahead."""
-    return session["id"] in [opening.get("session") for opening in openings(folder)]
+def sessions_of(folder: Path) -> set[str]:
+    """Return the sessions that this machine had with an experiment, by their ids."""
+    return {opening["session"] for opening in openings(folder) if "session" in opening}
 
 
-def _rebuild(folder: Path, storage: Storage, session: dict[str, Any]) -> None:
-    opened = json.dumps({key: value for key, value in session["opened"].items() if key != "session"})
-    first = numbered(1, (time.time(), session["at_s"], "opened", None, None, opened))
-    rows = [first, *rows_from(_abouts(storage), {}, first)]
+def _rebuild(folder: Path, storage: Storage, session: dict[str, Any], opened: dict[str, Any]) -> list[float]:
+    """Make a ledger of what the storage has; return the number and time of its last event."""
+    first = numbered(1, (time.time(), session["at_s"], "opened", None, None, json.dumps(opened)))
+    rows = [first, *rows_from(abouts(storage), {}, first)]
+    last = [rows[-1][0], rows[-1][1]]
     lock = take_lock(paths.experiment_json(folder), wait_s=1.0)
     if lock is None:
-        return  # another process of this machine has begun to work on it meanwhile
+        return last  # another process of this machine has begun to work on it meanwhile: its ledger is the one
     try:
         for path in folder.glob("ledger*"):  # of an earlier session of this machine, which others went on from
             path.unlink()
         paths.write_atomic(paths.ledger_db(folder), lambda aside: write_rows(aside, rows))
     finally:
         os.close(lock)
+    return last
 
 
-def _abouts(storage: Storage) -> Iterator[dict[str, Any]]:
-    """Yield what each trial's own files tell of it, by number."""
+def abouts(storage: Storage) -> list[dict[str, Any]]:
+    """Return what each trial's own files tell of it, by number."""
     names = storage.sizes("trials")
-    for number in sorted({int(name.split("/")[1]) for name in names if name.split("/")[1].isdigit()}):
-        told = storage.read_json(f"trials/{number:04d}/{TRIAL}")
-        known = None if told is None else {"history": [], **told}
-        if known is None or known.get("state") not in ENDED:
-            known = _newest_about(storage, number) or known
-        if known is not None:
-            yield known
+    numbers = sorted({int(name.split("/")[1]) for name in names if name.split("/")[1].isdigit()})
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return [about for about in pool.map(partial(_about, storage), numbers) if about is not None]
 
 
-def _newest_about(storage: Storage, number: int) -> dict[str, Any] | None:
+def _about(storage: Storage, number: int) -> dict[str, Any] | None:
+    told = storage.read_json(f"trials/{number:04d}/{TRIAL}")
+    if told is not None and told.get("state") in ENDED:
+        return {"history": [], **told}
     files = trial_files(storage.url, number)
     for name in sorted(files.names(), key=lambda name: (isinstance(name, int), name), reverse=True):
         with contextlib.suppress(CheckpointError):
-            return files.load(name)[1]
-    return None
+            return {**(told or {}), **files.about(name)}
+    return told and {"history": [], **told}
+
+
+def having_checkpoints(storage: Storage) -> set[int]:
+    """Return the trials of which there is any checkpoint in an experiment's storage."""
+    parts = [name.split("/") for name in storage.sizes("trials") if name.endswith(paths.SUFFIX)]
+    return {int(part[1]) for part in parts if part[1].isdigit()}

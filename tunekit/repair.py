@@ -15,7 +15,9 @@ from tunekit.events import ENDED, Trial, trials_from
 from tunekit.ledger import Ledger
 from tunekit.locks import take_lock
 from tunekit.rebuilding import Row, numbered, rows_from, write_rows
+from tunekit.remote import abouts, url_of
 from tunekit.rows import SELECT, connect, event_of, is_whole, last_number
+from tunekit.storage import Storage
 
 
 def repair(folder: str | Path) -> list[str]:
@@ -56,7 +58,9 @@ def _rebuild(folder: Path) -> list[str]:
     path = paths.ledger_db(folder)
     whole, saved = _rows_behind_the_first_page(folder) | _whole_rows(path), _whole_rows(paths.backup_db(folder))
     rows = _consistent(saved | whole)
-    extra = rows_from(_headers(folder), trials_from(map(event_of, rows)), rows[-1] if rows else (0, 0.0, 0.0))
+    url = url_of(folder)
+    told = _headers(folder) if url is None else abouts(Storage(url))
+    extra = rows_from(told, trials_from(map(event_of, rows)), rows[-1] if rows else (0, 0.0, 0.0))
     last = max([last_number(path), last_number(paths.backup_db(folder)), *saved, *whole])
     kept = _keep_a_copy(path)
     for log in ("-wal", "-shm"):  # of the damaged file: SQLite would play it back into the new one

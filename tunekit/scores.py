@@ -21,6 +21,20 @@ def metric_names(task: str) -> list[str]:
     return [f"{split}_{name}" for name in measured for split in ("train", "val")] + list(EPOCH_METRICS)
 
 
+def best_epoch(history: list[dict[str, float]], metric: str, mode: str) -> int | None:
+    """Return the epoch (from 1) with the best value of a metric, the first of equals; None if none has one.
+
+    Example:
+        >>> best_epoch([{"val_loss": 2.0}, {"val_loss": 1.0}, {"val_loss": 1.0}], "val_loss", "min")
+        2
+    """
+    best, value = None, None
+    for epoch, metrics in enumerate(history, start=1):
+        if metric in metrics and is_better(metrics[metric], value, mode):
+            best, value = epoch, metrics[metric]
+    return best
+
+
 def is_better(value: float, than: float | None, mode: str) -> bool:
     """Return whether a metric's value beats another; NaN beats nothing, and anything finite beats None or NaN.
 

@@ -22,7 +22,6 @@ class RaySearcher(Searcher):
         ledger: where proposals are written, and read back from.
         proposer: where new configs come from.
         num_trials: of the search, in all.
-        max_epochs: the most epochs a trial gets.
         places: how many trials may run at once, asked anew each time, and where.
         confirm: called when the search is over: ends what is paused, and writes the trials that confirm its winner into
             the ledger.
@@ -33,13 +32,12 @@ class RaySearcher(Searcher):
         ledger: Ledger,
         proposer: Proposer | Forecaster,
         num_trials: int,
-        max_epochs: int,
         places: Places,
         confirm: Callable[[], None],
     ) -> None:
         super().__init__()
         self.ledger, self.proposer, self.confirm = ledger, proposer, confirm
-        self.num_trials, self.max_epochs, self.places = num_trials, max_epochs, places
+        self.num_trials, self.places = num_trials, places
         self.confirmed = False
         self.heard = 0
         self.handed_out: dict[int, str] = {}  # trials that run or are to, and the kind of machine
@@ -47,7 +45,7 @@ class RaySearcher(Searcher):
 
     def goes_on(self, number: int) -> bool:
         """Return whether a trial of the search that came to the end of an epoch trains the next, or pauses."""
-        if not self.proposer.pauses or len(self.ledger.unfinished[number].history) >= self.max_epochs:
+        if not self.proposer.pauses:
             return True
         self._listen()
         return self._waiting() is None and self._turn(set(self.handed_out) - {number}) == number

@@ -16,7 +16,6 @@ from tunekit import paths
 from tunekit.asked import Asked, check_name
 from tunekit.errors import ExperimentError, StorageError, TrainingError
 from tunekit.follower import Follower
-from tunekit.kept import KeptCheckpoints
 from tunekit.ledger import Ledger, read_experiment
 from tunekit.locks import who_am_i
 from tunekit.recorder import Recorder
@@ -114,8 +113,7 @@ def followed(recorder: Recorder) -> Iterator[None]:
     if url is None:
         yield
         return
-    kept = KeptCheckpoints(url, recorder.kept.keep_best, recorder.kept.metric, recorder.kept.mode)
-    follower = Follower(recorder.ledger, url, kept, recorder.fail)
+    follower = Follower(recorder, url)
     try:
         yield
     finally:

@@ -82,7 +82,8 @@ def _gpu_use() -> str:
     asked = [program, f"--query-gpu={GPU_QUERY}", "--format=csv,noheader,nounits"]
     answer = subprocess.run(asked, capture_output=True, text=True, timeout=PATIENCE_S, check=False).stdout
     rows = [row.split(", ") for row in answer.splitlines()]
-    return "; ".join(f"{use} %, {int(used) / 1024:.1f} of {int(whole) / 1024:.1f} GB" for use, used, whole in rows)
+    known = [row for row in rows if len(row) == 3 and all(value.isdigit() for value in row)]  # some tell "[N/A]"
+    return "; ".join(f"{use} %, {int(used) / 1024:.1f} of {int(whole) / 1024:.1f} GB" for use, used, whole in known)
 
 
 def queue_of(trials: Iterable[Trial]) -> dict[str, int]:

@@ -2,8 +2,10 @@
 
 The credentials are those that the provider's own tools find (environment, files, the machine's role); a URL that holds
 any is refused, for it is written down and shown. Whatever fails for a reason that may pass is tried again for a while.
+Only storages that show a file when it is whole are known: S3, Google's, and others that speak their language.
 """
 
+import errno
 import functools
 import json
 import time
@@ -13,16 +15,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
-from pyarrow import fs
+from pyarrow import ArrowException, ArrowInvalid, fs
 
 from tunekit.errors import ConfigError, StorageError
 from tunekit.safe_text import is_secret
 
 PATIENCE_S = 300.0  # for how long what fails is tried again: an outage of minutes ends no search
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries; the last again and again
-REQUEST_S, CONNECT_S = 20.0, 5.0  # after which a request to S3 is given up, and tried again
+REQUEST_S, CONNECT_S = 10.0, 5.0  # of silence, after which a request is given up, and tried again
+LONGEST_TRY_S = REQUEST_S + CONNECT_S
 S3_OPTIONS = {"region", "endpoint_override", "scheme"}  # that an s3:// URL may hold after its "?"
-KNOWN = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
+KNOWN = ("s3", "gs", "gcs")
+HEAD_BYTES = 2**16  # of a file's beginning, which are read at once
+GS_PATIENCE = f"retry_limit_seconds={REQUEST_S:g}"
+LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # errors of this machine's own disk
 # words of errors that no waiting mends, and that stand in no name of ours
 LASTS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "HTTP status 403")
 
@@ -52,15 +58,16 @@ def as_place(place: str | Path) -> Path | str:
     if isinstance(place, Path) or not is_url(place):
         return Path(place)
     parts = urlsplit(place)
-    named = parts.username and not parts.scheme.startswith("abfs")  # which names a container there
-    if named or parts.password or any(is_secret(key) for key, _ in parse_qsl(parts.query)):
+    if parts.username or parts.password or any(is_secret(key) for key, _ in parse_qsl(parts.query)):
         raise ConfigError("a URL with a password would be written down: leave that to the provider's own tools")
+    if parts.fragment:
+        raise ConfigError(f"{place}: '#' ends a URL's path; write it as %23")
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return Path(unquote(parts.path))
     if parts.scheme not in KNOWN or not parts.netloc:
         known = ", ".join(f"{scheme}://" for scheme in ("file", *KNOWN))
         raise ConfigError(f"{place} is no place for files: give a path, or a URL that begins with one of {known}")
-    return urlunsplit(parts._replace(path=parts.path.rstrip("/"), fragment=""))
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/")))
 
 
 def joined(place: Path | str, *names: str) -> Path | str:
@@ -96,14 +103,15 @@ class Storage:
     Args:
         url: as `as_place` returns it.
         patience_s: for how long what fails is tried again.
+        fence: called before each try; raises where that may no longer be made.
 
     Raises:
-        ConfigError: an option in the URL that is not known.
+        ConfigError: a URL that pyarrow does not understand.
         StorageError: it cannot be reached.
     """
 
-    def __init__(self, url: str, patience_s: float = PATIENCE_S) -> None:
-        self.url, self.patience_s = url, patience_s
+    def __init__(self, url: str, patience_s: float = PATIENCE_S, fence: Callable[[], object] = int) -> None:
+        self.url, self.patience_s, self.fence = url, patience_s, fence
         self.files, self.base = self._patiently(lambda: _opened(url))
 
     def sizes(self, below: str = "") -> dict[str, int]:
@@ -142,14 +150,28 @@ class Storage:
                     raise StorageError(f"{self.url}: {name} is damaged ({error}): restore it from a backup") from None
             time.sleep(pause_s)
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file."""
+    def read_head(self, name: str, size: Callable[[bytes], int]) -> bytes | None:
+        """Return the beginning of a file, None where there is none; `size` tells how long it is by its first bytes."""
+
+        def read() -> bytes:
+            with self.files.open_input_file(f"{self.base}/{name}") as file:
+                head: bytes = file.read_at(min(HEAD_BYTES, file.size()), 0)
+                missing = min(size(head), file.size()) - len(head)
+                return head + file.read_at(missing, len(head)) if missing > 0 else head
+
+        try:
+            return self._patiently(read)
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes, once: bool = False) -> None:
+        """Write a file; with `once`, at the first try or not at all."""
 
         def write() -> None:
             with self.files.open_output_stream(f"{self.base}/{name}") as file:
                 file.write(data)
 
-        self._patiently(write)
+        self._patiently(write, 0.0 if once else self.patience_s)
 
     def get(self, name: str, path: Path) -> None:
         """Copy a file to this machine.
@@ -161,10 +183,6 @@ class Storage:
             f"{self.base}/{name}", str(path), source_filesystem=self.files, destination_filesystem=fs.LocalFileSystem()
         ))  # fmt: skip
 
-    def put(self, path: Path, name: str) -> None:
-        """Copy a file of this machine there."""
-        self.write(name, path.read_bytes())
-
     def copy(self, name: str, other: str) -> None:
         """Give a file's content another name too, without moving it over the network."""
         self._patiently(lambda: self.files.copy_file(f"{self.base}/{name}", f"{self.base}/{other}"))
@@ -175,19 +193,21 @@ class Storage:
             with suppress(FileNotFoundError):
                 self._patiently(lambda name=name: self.files.delete_file(f"{self.base}/{name}"))  # type: ignore[misc]
 
-    def _patiently(self, function: Callable[[], Result]) -> Result:
-        until, tries = time.monotonic() + self.patience_s, 0
+    def _patiently(self, function: Callable[[], Result], patience_s: float | None = None) -> Result:
+        until, tries = time.monotonic() + (self.patience_s if patience_s is None else patience_s), 0
         while True:
+            self.fence()
             try:
                 return function()
             except FileNotFoundError:
                 raise
-            except OSError as error:
-                if (
-                    isinstance(error, PermissionError)
-                    or any(word in str(error) for word in LASTS)
-                    or time.monotonic() >= until
-                ):
+            except ArrowInvalid as error:
+                raise ConfigError(f"{self.url} is no place for files: {_first_line(error)}") from None
+            except (OSError, ArrowException) as error:
+                number = getattr(error, "errno", None)
+                if number in LOCAL:
+                    raise StorageError(f"this machine has no room for what is in {self.url} ({error})") from None
+                if any(word in str(error) for word in LASTS) or time.monotonic() >= until:
                     raise StorageError(
                         f"{self.url} cannot be used ({_first_line(error)}): what is there is safe; mend that, and run "
                         "the same command again"
@@ -196,10 +216,13 @@ class Storage:
             tries += 1
 
 
+@functools.lru_cache
 def _opened(url: str) -> tuple[Any, str]:
+    """Return the file system that has a URL, one for all who ask, in whatever thread, and the path in it."""
     parts = urlsplit(url)
-    if parts.scheme != "s3":
-        files, base = fs.FileSystem.from_uri(url)
+    if parts.scheme != "s3":  # Google's tries again by itself, for a quarter of an hour unless told otherwise
+        patient = urlunsplit(parts._replace(query="&".join(filter(None, [parts.query, GS_PATIENCE]))))
+        files, base = fs.FileSystem.from_uri(patient)
         return files, base.rstrip("/")
     options = dict(parse_qsl(parts.query))
     unknown = sorted(set(options) - S3_OPTIONS)
@@ -210,10 +233,10 @@ def _opened(url: str) -> tuple[Any, str]:
 
 @functools.lru_cache
 def _s3(bucket: str, **options: str) -> Any:
-    """Return the file system that has a bucket; one for all who ask, in whatever thread."""
     if "region" not in options and "endpoint_override" not in options:
         options["region"] = fs.resolve_s3_region(bucket)
-    return fs.S3FileSystem(request_timeout=REQUEST_S, connect_timeout=CONNECT_S, **options)
+    once = fs.AwsStandardS3RetryStrategy(max_attempts=1)  # each try is ours
+    return fs.S3FileSystem(request_timeout=REQUEST_S, connect_timeout=CONNECT_S, retry_strategy=once, **options)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """What a worker runs: one loop around the training generator, which saves a checkpoint and reports, epoch by epoch.
 
-A worker and the driver talk in messages, plain dicts: "started", then "epoch" each epoch, then "ended". The worker does
-not begin the next epoch before the driver has the last one's message in its ledger.
+A worker and the driver talk in messages, plain dicts: "started", then "epoch" each epoch; "ended" if that was not as
+far as a trial goes. The worker does not begin an epoch before the driver has the last one's message in its ledger.
 """
 
 import dis
@@ -31,7 +31,7 @@ from tunekit.errors import (
     TrainingError,
     UnknownNameError,
 )
-from tunekit.scores import is_better
+from tunekit.scores import best_epoch
 from tunekit.space import Space, draw_config
 from tunekit.trial_files import TrialFiles, epochs_of, trial_files
 
@@ -72,6 +72,9 @@ class TrialSetup:
 def run_trial(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
     """Train one trial, going on from its newest checkpoint, and yield a message at its start, each epoch and its end.
 
+    An epoch's message says whether it is the last, after which there is nothing to wait for: what is left to do for the
+    trial's checkpoints is done as its end is written down; see `kept.KeptCheckpoints`.
+
     Args:
         setup: what all trials share.
         request: trial (its number), proposal (params, the draws that make its config, seed, and more), micro_batches
@@ -85,16 +88,18 @@ def run_trial(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
         last = {"kind": "ended", "state": "finished"}
     except MisplacedError as error:
         last = {"kind": "misplaced", "reason": str(error)}
-    except StorageError as error:  # no fault of the trial's: it goes on when there is room again
-        last = {"kind": "unwritable", "reason": str(error)}
+    except StorageError as error:  # no fault of the trial's: it goes on when there is room again, or on a machine that
+        kind = "unwritable" if isinstance(setup.folder, Path) else "misplaced"  # may use the storage
+        last = {"kind": kind, "reason": str(error)}
     except Exception as error:  # whatever a training loop raises ends this trial, with its reason, and no other
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        kind = {"kind": "out_of_memory"} if is_out_of_memory(error) else {"kind": "ended", "state": "failed"}
-        last = {**kind, "reason": reason, "traceback": traceback.format_exc()}
-    gc.collect()  # an error holds on to all that it came by: here its tensors go, before this process runs what is next
-    memory.give_back()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        how = {"kind": "out_of_memory"} if is_out_of_memory(error) else {"kind": "ended", "state": "failed"}
+        last = {**how, "reason": reason, "traceback": traceback.format_exc()}
+    finally:  # whoever listened may have heard enough
+        gc.collect()  # an error holds on to all that it came by: here its tensors go, before this process goes on
+        memory.give_back()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
     yield last
 
 
@@ -113,8 +118,7 @@ def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
     dataset = data_of(setup)
     files = trial_files(setup.folder, request["trial"])
     files.prepare()
-    state, history, warnings = newest_state(files, request["epoch"])
-    files.delete(number for number in epochs_of(files) if number > len(history))
+    state, history, warnings = newest_state(files, request)
     if history:
         keep_newest(files, history, setup.metric, setup.mode)  # the last attempt may have ended before it did
     for warning in warnings:
@@ -128,7 +132,7 @@ def _epochs(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
         epoch = len(history)
         about = {"trial": request["trial"], **proposal, "epoch": epoch, "history": history}
         files.save(epoch, state_after, about)
-        yield {"kind": "epoch", "epoch": epoch, "metrics": history[-1]}
+        yield {"kind": "epoch", "epoch": epoch, "metrics": history[-1], "last": epoch >= setup.max_epochs}
         keep_newest(files, history, setup.metric, setup.mode)
         if epoch >= setup.max_epochs:
             break
@@ -162,38 +166,32 @@ def can_go_on(train: TrainFunction) -> bool:
     return any(state in names if isinstance(names, tuple) else state == names for names in loaded)
 
 
-def newest_state(files: TrialFiles, epoch: int) -> tuple[dict[str, Any] | None, list[dict[str, float]], list[str]]:
-    """Return (state, history, warnings) of a trial's newest valid checkpoint that is not ahead of `epoch`.
+def newest_state(
+    files: TrialFiles, request: dict[str, Any]
+) -> tuple[dict[str, Any] | None, list[dict[str, float]], list[str]]:
+    """Return (state, history, warnings) of a trial's newest valid checkpoint that is not ahead of what was requested.
 
-    State is None and history empty where there is none. A warning tells of each that is damaged. None that is newer
-    than what is returned is of use any more.
+    State is None and history empty where there is none. A warning tells of each that is damaged. What is newer is of no
+    use, but stays until its epoch is trained again: it may be another worker's, which has taken over from this one.
     """
-    warnings = []
+    warnings: list[str] = []
     for number in reversed(epochs_of(files)):
-        if number > epoch:  # it was never acknowledged
+        if number > request["epoch"]:  # it was never acknowledged
             continue
         try:
             state, about = files.load(number)
-            if about["epoch"] == number:
+            if about["epoch"] == number and about["params"] == request["proposal"]["params"]:
                 return state, about["history"], warnings
-            warnings.append(f"the checkpoint of epoch {number} holds epoch {about['epoch']}; going on from before it")
+            warnings.append(f"the checkpoint of epoch {number} is another one's; going on from the one before")
         except CheckpointError as error:
             warnings.append(f"{error}; going on from the one before")
     return None, [], warnings
 
 
 def keep_newest(files: TrialFiles, history: list[dict[str, float]], metric: str, mode: str) -> None:
-    """Give the newest epoch's checkpoint its second name if it is the best, and delete those before the two newest.
-
-    What is newer is another worker's, which has taken over from this one while its machine was cut off: it is left
-    alone.
-    """
-    best, newest, there = None, len(history), epochs_of(files)
-    for metrics in history[:-1]:
-        best = metrics[metric] if is_better(metrics[metric], best, mode) else best
-    if is_better(history[-1][metric], best, mode) and there[-1:] == [newest]:
-        files.keep_as_best(newest)
-    files.delete(epoch for epoch in there if epoch < newest - 1)
+    """Delete the checkpoints before the two newest, but for the best epoch's."""
+    best = best_epoch(history, metric, mode)
+    files.delete(epoch for epoch in epochs_of(files) if epoch < len(history) - 1 and epoch != best)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -1,11 +1,11 @@
 """The checkpoints of one trial: files in its folder, or in a storage that every machine reaches.
 
-Each is known by its epoch, or as "best": a second name of the best epoch's, which outlives the epoch's own.
+Each is known by its epoch, and is written once. When the trial has ended, the best epoch's is called "best".
 """
 
+import os
 import re
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ class TrialFiles(Protocol):
     """What a trial's checkpoints can be asked for, wherever they lie."""
 
     def prepare(self) -> None:
-        """Make ready to save: what a worker that was killed had begun to write is deleted."""
+        """Make ready to save."""
 
     def names(self) -> list[int | str]:
         """Return the epochs that are there, oldest first, then "best" if it is."""
@@ -32,19 +32,22 @@ class TrialFiles(Protocol):
     def load(self, name: int | str) -> Loaded:
         """Return (state, about) of a checkpoint, verified; see `checkpoint.load`."""
 
-    def keep_as_best(self, epoch: int) -> None:
-        """Give an epoch's checkpoint the name "best" too, in place of what had it."""
+    def about(self, name: int | str) -> dict[str, Any]:
+        """Return what a checkpoint is of; see `checkpoint.about`."""
 
-    def delete(self, names: Iterable[int | str]) -> None:
-        """Delete some checkpoints; those that are not there are no matter."""
+    def delete(self, epochs: Iterable[int]) -> None:
+        """Delete some epochs' checkpoints; those that are not there are no matter."""
+
+    def keep_only(self, epoch: int) -> None:
+        """Call an epoch's checkpoint "best", if it is not called that yet, and delete all others, whole or not."""
 
     def clear(self) -> None:
         """Delete all checkpoints, whole or half written."""
 
 
-def trial_files(place: Path | str, trial: int) -> TrialFiles:
-    """Return the checkpoints of a trial, by the experiment's folder or URL and the trial's number."""
-    return LocalFiles(place, trial) if isinstance(place, Path) else RemoteFiles(place, trial)
+def trial_files(place: Path | str, trial: int, fence: Callable[[], object] = int) -> TrialFiles:
+    """Return the checkpoints of a trial, by the experiment's folder or URL, the trial's number, and see `Storage`."""
+    return LocalFiles(place, trial) if isinstance(place, Path) else RemoteFiles(place, trial, fence)
 
 
 def epochs_of(files: TrialFiles) -> list[int]:
@@ -75,8 +78,7 @@ class LocalFiles:
 
     def prepare(self) -> None:
         """As `TrialFiles`."""
-        with paths.writing(self.folder):
-            paths.remove_asides(paths.make_private(self.folder))
+        paths.make_private(self.folder)
 
     def names(self) -> list[int | str]:
         """As `TrialFiles`."""
@@ -85,22 +87,29 @@ class LocalFiles:
 
     def save(self, epoch: int, state: dict[str, Any], about: dict[str, Any]) -> None:
         """As `TrialFiles`."""
-        checkpoint.save(paths.epoch_checkpoint(self.folder, epoch), state, about)
+        checkpoint.save(self._path(epoch), state, about)
 
     def load(self, name: int | str) -> Loaded:
         """As `TrialFiles`."""
         return checkpoint.load(self._path(name))
 
-    def keep_as_best(self, epoch: int) -> None:
+    def about(self, name: int | str) -> dict[str, Any]:
         """As `TrialFiles`."""
-        with paths.writing(self.folder):
-            paths.link_atomic(self._path(epoch), self._path(BEST))
+        return checkpoint.about(self._path(name))
 
-    def delete(self, names: Iterable[int | str]) -> None:
+    def delete(self, epochs: Iterable[int]) -> None:
         """As `TrialFiles`."""
         with paths.writing(self.folder):
-            for name in names:
-                self._path(name).unlink(missing_ok=True)
+            for epoch in epochs:
+                self._path(epoch).unlink(missing_ok=True)
+
+    def keep_only(self, epoch: int) -> None:
+        """As `TrialFiles`."""
+        with paths.writing(self.folder):
+            if self._path(epoch).exists():
+                os.replace(self._path(epoch), self._path(BEST))
+            paths.remove_asides(self.folder)
+            self.delete(epochs_of(self))
 
     def clear(self) -> None:
         """As `TrialFiles`; the folder goes too, if nothing else is in it."""
@@ -119,11 +128,11 @@ class LocalFiles:
 class RemoteFiles:
     """A trial's checkpoints in a storage, of an experiment that is known by its URL."""
 
-    def __init__(self, place: str, trial: int) -> None:
-        self.storage = Storage(str(joined(place, "trials", f"{trial:04d}")))
+    def __init__(self, place: str, trial: int, fence: Callable[[], object] = int) -> None:
+        self.storage = Storage(str(joined(place, "trials", f"{trial:04d}")), fence=fence)
 
     def prepare(self) -> None:
-        """Nothing: a storage shows a file when it is whole."""
+        """Nothing: a storage has no folders."""
 
     def names(self) -> list[int | str]:
         """As `TrialFiles`."""
@@ -133,32 +142,39 @@ class RemoteFiles:
 
     def save(self, epoch: int, state: dict[str, Any], about: dict[str, Any]) -> None:
         """As `TrialFiles`."""
-        with tempfile.TemporaryDirectory(prefix="tunekit-save-") as scratch:
-            path = Path(scratch, _file(epoch))
-            checkpoint.save(path, state, about)
-            self.storage.put(path, _file(epoch))
+        self.storage.write(_file(epoch), checkpoint.as_bytes(state, about))
 
     def load(self, name: int | str) -> Loaded:
         """As `TrialFiles`."""
-        with tempfile.TemporaryDirectory(prefix="tunekit-load-") as scratch:
-            path = Path(scratch, _file(name))
-            try:
-                self.storage.get(_file(name), path)
-                return checkpoint.load(path)
-            except (CheckpointError, FileNotFoundError) as error:
-                raise CheckpointError(f"checkpoint {_file(name)} of {self.storage.url}: {error}") from None
+        return checkpoint.from_bytes(self._there(name, self.storage.read(_file(name))), self._named(name))
 
-    def keep_as_best(self, epoch: int) -> None:
+    def about(self, name: int | str) -> dict[str, Any]:
         """As `TrialFiles`."""
-        self.storage.copy(_file(epoch), _file(BEST))
+        head = self._there(name, self.storage.read_head(_file(name), checkpoint.header_size))
+        return checkpoint.about_of(head, self._named(name))
 
-    def delete(self, names: Iterable[int | str]) -> None:
+    def delete(self, epochs: Iterable[int]) -> None:
         """As `TrialFiles`."""
-        self.storage.delete(map(_file, names))
+        self.storage.delete(map(_file, epochs))
+
+    def keep_only(self, epoch: int) -> None:
+        """As `TrialFiles`."""
+        there = epochs_of(self)
+        if epoch in there:
+            self.storage.copy(_file(epoch), _file(BEST))
+        self.delete(there)
 
     def clear(self) -> None:
         """As `TrialFiles`."""
-        self.delete(self.names())
+        self.storage.delete(map(_file, self.names()))
+
+    def _named(self, name: int | str) -> str:
+        return f"{_file(name)} of {self.storage.url}"
+
+    def _there(self, name: int | str, data: bytes | None) -> bytes:
+        if data is None:
+            raise CheckpointError(f"checkpoint {self._named(name)} is not there")
+        return data
 
 
 def _file(name: int | str) -> str:

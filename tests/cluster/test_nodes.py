@@ -46,6 +46,7 @@ def test_trials_are_shared_by_the_nodes(tmp_path):
     assert "2 running" in during and ("lost" in after or "silent" in after) and "6 finished" in after
 
 
+@pytest.mark.long
 def test_lost_nodes_cost_no_trial_and_no_retry(tmp_path):
     found = run("lost", tmp_path)
     assert found["states"] == ["finished"] and found["epochs"] == expected(8)

@@ -121,7 +121,7 @@ def damaged_checkpoints(folder: Path, size: int, make: Callable[[int], list[Alte
     files.prepare()
     folder = files.folder
     for epoch in (1, 2):
-        about = {"trial": 0, "epoch": epoch, "history": [{"val_accuracy": 0.5}] * epoch}
+        about = {"trial": 0, "params": {}, "epoch": epoch, "history": [{"val_accuracy": 0.5}] * epoch}
         state = {"weight": torch.arange(size // 4, dtype=torch.float32) + epoch, "epoch": epoch}
         checkpoint.save(paths.epoch_checkpoint(folder, epoch), state, about)
     path = paths.epoch_checkpoint(folder, 2)
@@ -129,13 +129,14 @@ def damaged_checkpoints(folder: Path, size: int, make: Callable[[int], list[Alte
     found, alterations = [], make(len(whole))
     for label, alter in alterations:
         path.write_bytes(alter(whole))
-        try:
-            checkpoint.load(path)
-            found.append(f"checkpoint {label}: it was loaded")
-        except CheckpointError as error:
-            if "\n" in str(error):
-                found.append(f"checkpoint {label}: more than a line: {error}")
-        state, history, *_ = newest_state(files, 2)
+        for load in (checkpoint.load, lambda path: checkpoint.from_bytes(path.read_bytes(), path.name)):
+            try:
+                load(path)
+                found.append(f"checkpoint {label}: it was loaded")
+            except CheckpointError as error:
+                if "\n" in str(error):
+                    found.append(f"checkpoint {label}: more than a line: {error}")
+        state, history, *_ = newest_state(files, {"epoch": 2, "proposal": {"params": {}}})
         if state is None or state["epoch"] != 1 or len(history) != 1:
             found.append(f"checkpoint {label}: the search goes on from {state and state['epoch']}")
     path.write_bytes(whole)

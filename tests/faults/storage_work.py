@@ -79,7 +79,7 @@ class Engine:
             self.recorder.end_paused()
             confirm()
 
-        searcher = RaySearcher(self.ledger, proposer, num_trials, asked.max_epochs, OnePlace(), over)
+        searcher = RaySearcher(self.ledger, proposer, num_trials, OnePlace(), over)
         self.recorder.turns = searcher
         while not self.recorder.stop_reason():
             suggested = searcher.suggest("")
