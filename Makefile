@@ -24,10 +24,10 @@ demo: .venv
 	@$(BIN)/tunekit run --dataset digits --space digits --num-trials 20 --max-epochs 10 --metric val_loss --confirm 3
 
 test: .venv
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q --durations=10
 
 test-long: .venv
-	@$(BIN)/python -m pytest -q -m long
+	@$(BIN)/python -m pytest -q -m long --durations=20
 
 check: .venv
 	@$(BIN)/ruff check --quiet .

@@ -1,4 +1,4 @@
-"""An S3 server on this machine's loopback, and what can go wrong on the way to it."""
+"""Object stores on this machine's loopback, and what can go wrong on the way to them."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ class Server:
     """
 
     def __enter__(self):
-        port = free_port()
+        self.port = port = free_port()
         log = subprocess.DEVNULL
         self.process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
@@ -45,6 +45,25 @@ class Server:
     def url(self, name):
         """The URL of a folder in the bucket, by way of the proxy."""
         return f"s3://{BUCKET}/{name}?endpoint_override=127.0.0.1:{self.proxy.port}&scheme=http&region=us-east-1"
+
+
+class GoogleServer:
+    """An emulator of Google's storage, with a bucket. It holds everything in memory, and is gone after the block."""
+
+    def __enter__(self):
+        from gcp_storage_emulator.server import create_server
+
+        self.port = free_port()
+        self.server = create_server("127.0.0.1", self.port, in_memory=True, default_bucket=BUCKET)
+        self.server.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.stop()
+
+    def url(self, name):
+        """The URL of a folder in the bucket."""
+        return f"gs://anonymous@{BUCKET}/{name}?scheme=http&endpoint_override=127.0.0.1:{self.port}"
 
 
 class Proxy:

@@ -18,6 +18,7 @@ from PIL import Image
 import tunekit
 from tunekit.errors import ConfigError, DataError, ExperimentError, StorageError
 from tunekit.ledger import Ledger
+from tunekit.remote import RENEW_S
 from tunekit.repair import repair
 from tunekit.storage import Storage, joined
 from tunekit.trial import TrialSetup, run_trial
@@ -132,6 +133,23 @@ def test_who_was_taken_over_says_so_and_stops(url):
 
     with pytest.raises(ExperimentError, match=r"first.* was taken over by process \d+ on "):
         tunekit.train({"x": 1}, "digits", train=slow, max_epochs=100, name="first", folder=url, verbose=0)
+
+
+def test_who_was_taken_over_while_a_request_waited_does_not_make_it(url, server):
+    """The link is cut; when it is back, the request is tried again: too late."""
+    there = Storage(joined(url, "first").replace(str(server.proxy.port), str(server.port)))  # not by way of the proxy
+
+    def loop(config, dataset, state=None):
+        yield {"val_accuracy": 0.5}, {}
+        server.proxy.mode = "refuse"
+        server.proxy.cut()
+        there.write("session.json", json.dumps(json.loads(there.read("session.json")) | {"id": "other"}).encode())
+        threading.Timer(RENEW_S + 1, setattr, (server.proxy, "mode", "pass")).start()
+
+    with pytest.raises(ExperimentError, match=r"first.* was taken over by process \d+ on "):
+        tunekit.train({"x": 1}, "digits", train=loop, max_epochs=9, name="first", folder=url, verbose=0)
+    assert "state" not in json.loads(there.read("trials/0000/trial.json"))
+    assert {name for name in there.sizes("trials") if "safetensors" in name} == {"trials/0000/0001.safetensors"}
 
 
 def ended_session(url, **changed):

@@ -58,7 +58,8 @@ def as_place(place: str | Path) -> Path | str:
     if isinstance(place, Path) or not is_url(place):
         return Path(place)
     parts = urlsplit(place)
-    if parts.username or parts.password or any(is_secret(key) for key, _ in parse_qsl(parts.query)):
+    named = parts.username not in (None, "anonymous")  # which is how pyarrow is told to use no credentials
+    if named or parts.password or any(is_secret(key) for key, _ in parse_qsl(parts.query)):
         raise ConfigError("a URL with a password would be written down: leave that to the provider's own tools")
     if parts.fragment:
         raise ConfigError(f"{place}: '#' ends a URL's path; write it as %23")
@@ -154,10 +155,9 @@ class Storage:
         """Return the beginning of a file, None where there is none; `size` tells how long it is by its first bytes."""
 
         def read() -> bytes:
-            with self.files.open_input_file(f"{self.base}/{name}") as file:
-                head: bytes = file.read_at(min(HEAD_BYTES, file.size()), 0)
-                missing = min(size(head), file.size()) - len(head)
-                return head + file.read_at(missing, len(head)) if missing > 0 else head
+            with self.files.open_input_stream(f"{self.base}/{name}") as file:
+                head: bytes = file.read(HEAD_BYTES)
+                return head + file.read(max(0, size(head) - len(head)))
 
         try:
             return self._patiently(read)

@@ -104,8 +104,8 @@ def test_all_faults(name, worker, half):
     if name == "disks" and not storage_worker.can_mount():
         pytest.skip("needs the right to mount")
     every = {
-        "writes": lambda: storage.every(worker, half, 24),
-        "disks": lambda: disks.every(worker, half, 32),
+        "writes": lambda: storage.every(worker, half, 48),
+        "disks": lambda: disks.every(worker, half, 64),
         "damage": lambda: damage.every(worker, half, 8),
     }
     fine(*every[name]().values())
