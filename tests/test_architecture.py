@@ -21,7 +21,8 @@ LAYERS = [
     {"cluster_launch"},
     {"distributions", "optimization", "preprocessing", "metrics", "events", "samplers", "storage", "scratch"},
     {"rows", "space", "space_json", "config", "checkpoint", "datasets", "heads"},
-    {"ledger", "trial_files", "rebuilding", "grids", "small_cnns", "torchvision_models", "sweep_parameters", "figures"},
+    {"ledger", "claims", "trial_files", "rebuilding", "figures"}
+    | {"grids", "small_cnns", "torchvision_models", "sweep_parameters"},
     {"backbones", "sweeps", "trackers", "feeds"},
     {"frozen"},
     {"training", "schedulers", "kept", "remote", "live", "cluster", "tracking", "spaces", "layers"},

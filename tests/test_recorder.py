@@ -92,7 +92,7 @@ def test_the_scheduler_stops_trials_of_the_search_alone(ledger):
     assert checkpoints(ledger) == [(0, "best"), (1, "best"), (2, "best")]
 
 
-def test_a_trial_that_was_to_stop_when_the_driver_died_stops_when_it_starts_again(ledger):
+def test_a_trial_that_was_to_stop_when_the_driver_died_stops_as_the_next_session_begins(ledger):
     recorder = make(ledger, "asha")
     run_whole(recorder, [0.9])
     run_whole(recorder, [0.8])
@@ -100,8 +100,7 @@ def test_a_trial_that_was_to_stop_when_the_driver_died_stops_when_it_starts_agai
         number = propose(ledger)
         started(recorder, number)
         ledger.append("epoch", {METRIC: value}, number, 1)  # and here the driver died
-    again = make(ledger, "asha")
-    assert [started(again, 2), started(again, 3)] == [True, True]
+    make(ledger, "asha")
     assert [trial.state for trial in ledger.trials().values()] == ["finished", "finished", "stopped", "diverged"]
 
 

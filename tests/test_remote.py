@@ -18,7 +18,6 @@ from PIL import Image
 import tunekit
 from tunekit.errors import ConfigError, DataError, ExperimentError, StorageError
 from tunekit.ledger import Ledger
-from tunekit.remote import RENEW_S
 from tunekit.repair import repair
 from tunekit.storage import Storage, joined
 from tunekit.trial import TrialSetup, run_trial
@@ -96,6 +95,7 @@ def test_whoever_lost_the_machine_goes_on_with_another(url, tmp_path, monkeypatc
     known = {tuple(row) for row in map(tuple, curves(seen))}
     assert len(known) >= 2 * 3 and set(seen.dataframe["state"]) <= {"waiting", "finished"}
     monkeypatch.setattr("tunekit.session.SILENT_S", 3.0)
+    monkeypatch.setattr("tunekit.claims.LONGEST_TRY_S", 2.0)
     results = tunekit.resume(joined(url, "first"), verbose=0)
     assert list(results.dataframe["num_epochs"]) == [60] * 4 and set(results.dataframe["state"]) == {"finished"}
     assert known <= set(map(tuple, curves(results))) and began <= {f"{n:04d}" for n in results.trials}
@@ -131,7 +131,7 @@ def test_who_was_taken_over_says_so_and_stops(url):
             time.sleep(0.1)
             yield {"val_accuracy": 0.5}, {"epoch": epoch}
 
-    with pytest.raises(ExperimentError, match=r"first.* was taken over by process \d+ on "):
+    with pytest.raises(ExperimentError, match=r"first.* is in use by process \d+ on "):
         tunekit.train({"x": 1}, "digits", train=slow, max_epochs=100, name="first", folder=url, verbose=0)
 
 
@@ -144,12 +144,54 @@ def test_who_was_taken_over_while_a_request_waited_does_not_make_it(url, server)
         server.proxy.mode = "refuse"
         server.proxy.cut()
         there.write("session.json", json.dumps(json.loads(there.read("session.json")) | {"id": "other"}).encode())
-        threading.Timer(RENEW_S + 1, setattr, (server.proxy, "mode", "pass")).start()
+        threading.Timer(1.0, setattr, (server.proxy, "mode", "pass")).start()
 
-    with pytest.raises(ExperimentError, match=r"first.* was taken over by process \d+ on "):
+    with pytest.raises(ExperimentError, match=r"first.* is in use by process \d+ on "):
         tunekit.train({"x": 1}, "digits", train=loop, max_epochs=9, name="first", folder=url, verbose=0)
     assert "state" not in json.loads(there.read("trials/0000/trial.json"))
     assert {name for name in there.sizes("trials") if "safetensors" in name} == {"trials/0000/0001.safetensors"}
+
+
+@pytest.mark.parametrize("what", ["read", "delete"])
+def test_a_storage_that_may_not_be_used_ends_a_training_in_this_process(what, url, monkeypatch):
+    def denied(self, *_):
+        raise StorageError("ACCESS_DENIED")
+
+    def loop(config, dataset, state=None):
+        for epoch in range(5):
+            monkeypatch.setattr(Storage, what, denied)
+            yield {"val_accuracy": 0.5}, {"epoch": epoch}
+
+    with pytest.raises(StorageError, match="ACCESS_DENIED"):
+        tunekit.train({"x": 1}, "digits", train=loop, max_epochs=5, name="first", folder=url, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff" * 100, b"damaged beyond all recognition" * 9, b"", b"\x05\0\0\0\0\0\0\0[[[[["]
+)
+def test_a_damaged_checkpoint_there_is_passed_over_elsewhere(data, url, tmp_path, monkeypatch):
+    tunekit.train({"backbone": "mlp"}, "digits", max_epochs=2, name="first", folder=url, verbose=0)
+    there = Storage(joined(url, "first"))
+    told = json.loads(there.read("trials/0000/trial.json"))
+    proposed = {key: told[key] for key in ("trial", "config", "params", "role", "source", "seed")}
+    there.write("trials/0000/trial.json", json.dumps(proposed).encode())
+    there.write("trials/0000/0009.safetensors", data)
+    elsewhere(monkeypatch, tmp_path)
+    found = tunekit.load_results(joined(url, "first"))
+    assert (
+        len(found.trials[0].history) == told["history"].index(max(told["history"], key=lambda m: m["val_accuracy"])) + 1
+    )
+
+
+def test_every_look_at_the_test_split_counts_wherever_it_was(url, tmp_path, monkeypatch):
+    here = tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
+    assert here.test()["times_opened"] == 1
+    with monkeypatch.context() as patch:
+        elsewhere(patch, tmp_path)
+        assert tunekit.load_results(joined(url, "first")).test(again=True)["times_opened"] == 2
+    here.test()
+    assert json.loads(Storage(joined(url, "first")).read("test.json"))["times_opened"] == 2
+    assert tunekit.load_results(joined(url, "first")).test()["times_opened"] == 2
 
 
 def ended_session(url, **changed):
@@ -263,6 +305,11 @@ def test_what_ended_stays_ended_there_whenever_the_next_session_is_cut_off(url, 
     monkeypatch.setattr(Storage, "write", write)
     tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
     assert there.read("trials/0000/trial.json") == told and set(written) == {"session.json"}
+    session = json.loads(there.read("session.json"))
+    there.write("session.json", json.dumps(session | {"told": None}).encode())  # as after a repair
+    written.clear()
+    tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
+    assert written.count("trials/0000/trial.json") == 1 and there.read("trials/0000/trial.json") == told
 
 
 def test_a_machine_keeps_its_own_ledger_where_the_storage_never_heard_of_its_last_session(url, server, monkeypatch):

@@ -1,9 +1,11 @@
 """What Ray Tune calls as trials run: hears of workers and machines that died, and ends those that hang."""
 
+import json
 import socket
 import time
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import ray
 from ray.tune import Callback, Stopper
@@ -28,16 +30,24 @@ class RayCallback(Callback):
     def __init__(self, recorder: Recorder, trial_timeout_s: float | None) -> None:
         self.recorder, self.trial_timeout_s = recorder, trial_timeout_s
         self.last_sign: dict[Any, float] = {}
+        self.workers: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()  # where each process runs
         self.last_step_s = time.monotonic()
         self.asked: dict[str, tuple[float, bool]] = {}  # when each machine was asked whether it is there
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker begins with a trial."""
+        """A worker begins with a trial; one that has run others need not be asked where it is."""
         self.last_sign[trial] = time.monotonic()
+        if (where := self.workers.get(trial.temporary_state.ray_actor)) is not None:
+            self.recorder.record(trial.config["trial"], {"kind": "started", **where})
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
-        """A worker gave a message, which the scheduler has heard already."""
+        """A worker gave a message, which the scheduler has heard already; its first says where it is."""
         self.last_sign[trial] = time.monotonic()
+        worker = trial.temporary_state.ray_actor
+        if worker is not None and worker not in self.workers:
+            message = json.loads(result["message"])
+            if message["kind"] == "started":
+                self.workers[worker] = {"node": message["node"], "node_id": message["node_id"]}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker is done with a trial."""

@@ -59,6 +59,8 @@ class Recorder:
         self.node_ids: dict[int, str] = {}  # where each trial runs
         self.moves: dict[int, int] = {}  # how often each lost its worker or machine since its last epoch
         self.unfit: dict[str, str] = {}  # nodes that lack what a trial needs, and what that is
+        for number in list(ledger.unfinished):
+            self._settle(number)
 
     def record(self, number: int, message: dict[str, Any]) -> bool:
         """Write down one message of a trial; return whether the trial stops here.
@@ -80,7 +82,7 @@ class Recorder:
         if message["kind"] == "started":
             self.node_ids[number] = message.get("node_id", "")
             self.ledger.append("started", {"node": message["node"], "node_id": self.node_ids[number]}, number)
-            return self._settle(number)
+            return False
         if message["kind"] == "epoch":
             self.any_epoch = True
             self.moves.pop(number, None)
@@ -108,10 +110,12 @@ class Recorder:
 
     def _leave_out(self, number: int, reason: str) -> None:
         """Have a trial tried on another node than the one that lacks what it needs."""
-        node = self.ledger.unfinished[number].node
-        if self.node_ids[number] not in self.unfit:
+        node, node_id = self.ledger.unfinished[number].node, self.node_ids.get(number, "")
+        if not node_id:  # there is no other: it trains in this process
+            raise StorageError(reason)
+        if node_id not in self.unfit:
             self.ledger.problems.append(f"{node} was left out: {reason}")
-        self.unfit[self.node_ids[number]] = f"{node}: {reason}"
+        self.unfit[node_id] = f"{node}: {reason}"
         self.ledger.append("retry", {"reason": redacted(reason, self.secrets), "counts": False}, number)
 
     def lost(self, number: int, reason: str, out_of_memory: bool = False, node_too: bool = False) -> None:
@@ -144,7 +148,7 @@ class Recorder:
         return self.interrupted
 
     def _settle(self, number: int) -> bool:
-        """End a trial whose newest value says so. Asked at each epoch, and again when a trial goes on after a crash."""
+        """End a trial whose newest value says so. Asked at each epoch, and again as a session begins."""
         trial = self.ledger.unfinished[number]
         if not trial.history:
             return False

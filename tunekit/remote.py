@@ -1,15 +1,13 @@
 """An experiment whose folder is a URL: what of it is kept there, so that any machine can go on with it.
 
     experiment.json             what was asked
-    session.json                who works on it, when they were last heard of, and how far they have told what happened
+    session.json                who works on it, and how far they have told what happened; see claims.py
     test.json                   the test split's figures
     trials/0007/trial.json      its proposal; when it has ended, its history and how it ended too
     trials/0007/0003.safetensors, 0004.safetensors, or best.safetensors      which the workers write
 
 The ledger itself stays on the disk of the machine that runs the search, in its cache: SQLite is not for such places.
-A thread follows it and tells the storage of each trial (follower.py). Another machine makes a ledger of all this: once
-nothing was heard for a while of whoever had the last session, it says that the next is its own, and waits until no
-request of theirs can be on its way any more. They look, before each request, whether the session is still theirs.
+A thread follows it and tells the storage of each trial (follower.py). Another machine makes a ledger of all this.
 """
 
 import contextlib
@@ -17,7 +15,6 @@ import hashlib
 import json
 import os
 import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,20 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from tunekit import paths
+from tunekit.claims import SESSION, read_session, take_over
 from tunekit.datasets.store import cache_folder
 from tunekit.errors import CheckpointError, ExperimentError
 from tunekit.events import ENDED
 from tunekit.ledger import Ledger, in_use_by
-from tunekit.locks import take_lock, who_am_i
+from tunekit.locks import take_lock
 from tunekit.rebuilding import numbered, rows_from, write_rows
-from tunekit.storage import LONGEST_TRY_S, Storage, parted
+from tunekit.storage import Storage, parted
 from tunekit.trial_files import trial_files
 
-SESSION, TRIAL = "session.json", "trial.json"  # see above
+TRIAL = "trial.json"  # see above
 OPENING_S = 20.0  # for how long a storage that does not answer is asked as a search begins
-RENEW_S = 5.0  # how often a session says that it lives
-SILENT_S = 40.0  # a session of which nothing was heard for so long is over: RENEW_S and two of the longest requests
-RACE_S = 2.0  # in which two machines that begin at once see each other
 AT_ONCE = 16  # files that are read: most of the time of each is waiting
 
 
@@ -75,9 +70,10 @@ def fetch(url: str) -> Path:
         if not known.exists() or known.read_bytes() != asked:
             paths.write_atomic(known, lambda aside: aside.write_bytes(asked))
         paths.write_json(paths.storage_json(folder), {"url": url})
-        figures = storage.read(paths.test_json(folder).name)
-        if figures is not None:
-            paths.write_atomic(paths.test_json(folder), lambda aside: aside.write_bytes(figures))
+        path = paths.test_json(folder)
+        figures = storage.read(path.name)
+        if figures is not None and (not path.exists() or _looks(path.read_bytes()) < _looks(figures)):
+            paths.write_atomic(path, lambda aside: aside.write_bytes(figures))
     return folder
 
 
@@ -111,11 +107,18 @@ def store(url: str, folder: Path) -> None:
     paths.write_json(paths.storage_json(folder), {"url": url})
 
 
-def store_too(path: Path) -> None:
-    """Put a file of an experiment's folder into its storage, if it has one, which has not got it yet."""
-    url = url_of(path.parent)
-    if url is not None and Storage(url).read(path.name) != path.read_bytes():
+def store_figures(folder: Path) -> None:
+    """Put the test split's figures into an experiment's storage too, if it has one that knows of fewer looks."""
+    url, path = url_of(folder), paths.test_json(folder)
+    if url is not None and _looks(Storage(url).read(path.name)) < _looks(path.read_bytes()):
         Storage(url).write(path.name, path.read_bytes())
+
+
+def _looks(figures: bytes | None) -> int:
+    """Return how often the test split was opened, by its figures; what is damaged counts as never."""
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        return int(json.loads(figures or b"")["times_opened"])
+    return 0
 
 
 def bring_up_to_date(folder: Path, url: str, wait_s: float = 0.0, say: Callable[[str], object] = str) -> None:
@@ -145,46 +148,9 @@ def bring_up_to_date(folder: Path, url: str, wait_s: float = 0.0, say: Callable[
         opened = {key: value for key, value in session["opened"].items() if key != "session"}
         _rebuild(folder, storage, session, opened)
         return
-    if not session["closed"]:
-        say(f"{session['host']} did not end its session with {url}: looking for {wait_s:g} s whether it lives")
-        session = _wait_for_silence(storage, session, wait_s)
-    claim = _claim(storage, session)
-    told = _rebuild(folder, storage, session, session["opened"] | {"session": claim["id"]})
-    storage.write(SESSION, json.dumps(claim | {"told": told}).encode(), once=True)
-
-
-def _wait_for_silence(storage: Storage, session: dict[str, Any], wait_s: float) -> dict[str, Any]:
-    for _ in range(round(wait_s)):  # so many looks: time in which nobody could have heard of it does not count
-        time.sleep(1)
-        now = read_session(storage) or session
-        if now["closed"]:
-            return now
-        if now["renewed"] != session["renewed"]:
-            raise _lives(storage, now)
-    return session
-
-
-def _claim(storage: Storage, session: dict[str, Any]) -> dict[str, Any]:
-    """Say that the next session is this machine's, and see whether nobody else says so."""
-    claim = session | {**who_am_i(), "id": uuid.uuid4().hex, "renewed": uuid.uuid4().hex, "closed": False}
-    storage.write(SESSION, json.dumps(claim).encode(), once=True)
-    time.sleep(RACE_S if session["closed"] else LONGEST_TRY_S)
-    now = read_session(storage) or claim
-    if now["id"] != claim["id"]:
-        raise _lives(storage, now)
-    return claim
-
-
-def _lives(storage: Storage, session: dict[str, Any]) -> ExperimentError:
-    return ExperimentError(
-        f"{storage.url} is in use by process {session['pid']} on {session['host']}: wait for it, or choose another name"
-    )
-
-
-def read_session(storage: Storage) -> dict[str, Any] | None:
-    """Return what is known of the last session with an experiment in a storage; None if there was none."""
-    found: dict[str, Any] | None = storage.read_json(SESSION)
-    return found
+    claim = take_over(storage, session, wait_s, say)
+    opened = session["opened"] | {"session": claim.session["id"]}
+    claim.renew(told=_rebuild(folder, storage, session, opened, claim.renew_if_due))
 
 
 def openings(folder: Path) -> list[dict[str, Any]]:
@@ -203,15 +169,21 @@ def sessions_of(folder: Path) -> set[str]:
     return {opening["session"] for opening in openings(folder) if "session" in opening}
 
 
-def _rebuild(folder: Path, storage: Storage, session: dict[str, Any], opened: dict[str, Any]) -> list[float]:
+def _rebuild(
+    folder: Path, storage: Storage, session: dict[str, Any], opened: dict[str, Any], beat: Callable[[], object] = int
+) -> list[float]:
     """Make a ledger of what the storage has; return the number and time of its last event."""
     first = numbered(1, (time.time(), session["at_s"], "opened", None, None, json.dumps(opened)))
-    rows = [first, *rows_from(abouts(storage), {}, first)]
+    rows = [first, *rows_from(abouts(storage, beat), {}, first)]
     last = [rows[-1][0], rows[-1][1]]
-    lock = take_lock(paths.experiment_json(folder), wait_s=1.0)
+    mine = "session" in opened
+    lock = take_lock(paths.experiment_json(folder), wait_s=10.0 if mine else 1.0)
     if lock is None:
         return last  # another process of this machine has begun to work on it meanwhile: its ledger is the one
     try:
+        now = None if mine else read_session(storage)
+        if now is not None and now["id"] in sessions_of(folder):
+            return last  # so it has
         for path in folder.glob("ledger*"):  # of an earlier session of this machine, which others went on from
             path.unlink()
         paths.write_atomic(paths.ledger_db(folder), lambda aside: write_rows(aside, rows))
@@ -220,12 +192,16 @@ def _rebuild(folder: Path, storage: Storage, session: dict[str, Any], opened: di
     return last
 
 
-def abouts(storage: Storage) -> list[dict[str, Any]]:
-    """Return what each trial's own files tell of it, by number."""
+def abouts(storage: Storage, beat: Callable[[], object] = int) -> list[dict[str, Any]]:
+    """Return what each trial's own files tell of it, by number; `beat` is called now and then."""
     names = storage.sizes("trials")
     numbers = sorted({int(name.split("/")[1]) for name in names if name.split("/")[1].isdigit()})
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return [about for about in pool.map(partial(_about, storage), numbers) if about is not None]
+        found = []
+        for about in pool.map(partial(_about, storage), numbers):
+            found += [about] if about is not None else []
+            beat()
+        return found
 
 
 def _about(storage: Storage, number: int) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from tunekit.errors import ExperimentError
 from tunekit.events import Trial
 from tunekit.inference import TrainedModel
 from tunekit.ledger import Ledger, in_use_by, read_experiment
-from tunekit.remote import on_this_machine, place_of, store_too
+from tunekit.remote import on_this_machine, place_of, store_figures
 from tunekit.space import Config, Space, draw_config
 from tunekit.space_json import space_from_json
 from tunekit.storage import as_place
@@ -199,14 +199,14 @@ class Results:
                     f"the test split was opened for trial {known['trial']}, but now trial {winner.number} is the best: "
                     "each further look makes it a little less of a test; results.test(again=True) looks and counts"
                 )
-            store_too(path)  # which may have been cut off
+            store_figures(self.folder)  # which may have been cut off
             return known
         found = {"trial": winner.number, "epoch": self.best_epoch, **self._test(winner)}
         if default is not None and default.state in ("finished", "stopped"):
             found["default"] = {"trial": default.number, **self._test(default)}
         found["times_opened"] = (known["times_opened"] if known else 0) + 1
         paths.write_json(path, found)
-        store_too(path)
+        store_figures(self.folder)
         return paths.read_json(path)
 
     @property

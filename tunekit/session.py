@@ -14,12 +14,13 @@ import torch
 
 from tunekit import paths
 from tunekit.asked import Asked, check_name
+from tunekit.claims import SILENT_S
 from tunekit.errors import ExperimentError, StorageError, TrainingError
 from tunekit.follower import Follower
 from tunekit.ledger import Ledger, read_experiment
 from tunekit.locks import who_am_i
 from tunekit.recorder import Recorder
-from tunekit.remote import SILENT_S, bring_up_to_date, fetch, place_of, store, url_of
+from tunekit.remote import bring_up_to_date, fetch, place_of, store, url_of
 from tunekit.safe_text import printable
 from tunekit.storage import joined
 from tunekit.versions import differences, versions

@@ -22,11 +22,11 @@ from tunekit.safe_text import is_secret
 
 PATIENCE_S = 300.0  # for how long what fails is tried again: an outage of minutes ends no search
 PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries; the last again and again
-REQUEST_S, CONNECT_S = 10.0, 5.0  # of silence, after which a request is given up, and tried again
-LONGEST_TRY_S = REQUEST_S + CONNECT_S
+REQUEST_S, CONNECT_S = 10.0, 3.0  # of silence, after which a request is given up, and tried again
+LONGEST_READ_S, LONGEST_TRY_S = 2 * (REQUEST_S + CONNECT_S), 3 * (REQUEST_S + CONNECT_S)  # of two or three requests
 S3_OPTIONS = {"region", "endpoint_override", "scheme"}  # that an s3:// URL may hold after its "?"
 KNOWN = ("s3", "gs", "gcs")
-HEAD_BYTES = 2**16  # of a file's beginning, which are read at once
+HEAD_BYTES, MOST_HEAD_BYTES = 2**16, 2**27  # of a file's beginning: what is read at once, and at the most
 GS_PATIENCE = f"retry_limit_seconds={REQUEST_S:g}"
 LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # errors of this machine's own disk
 # words of errors that no waiting mends, and that stand in no name of ours
@@ -157,7 +157,7 @@ class Storage:
         def read() -> bytes:
             with self.files.open_input_stream(f"{self.base}/{name}") as file:
                 head: bytes = file.read(HEAD_BYTES)
-                return head + file.read(max(0, size(head) - len(head)))
+                return head + file.read(max(0, min(size(head), MOST_HEAD_BYTES) - len(head)))
 
         try:
             return self._patiently(read)

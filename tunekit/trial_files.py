@@ -39,7 +39,10 @@ class TrialFiles(Protocol):
         """Delete some epochs' checkpoints; those that are not there are no matter."""
 
     def keep_only(self, epoch: int) -> None:
-        """Call an epoch's checkpoint "best", if it is not called that yet, and delete all others, whole or not."""
+        """Call an epoch's checkpoint "best", if it is not called that yet, and delete all others, whole or not.
+
+        Where there is none of that epoch, damaged say, all stay.
+        """
 
     def clear(self) -> None:
         """Delete all checkpoints, whole or half written."""
@@ -62,12 +65,18 @@ def best_state(place: Path | str, trial: int, epoch: int | None) -> dict[str, An
         CheckpointError: it is not there, or damaged.
     """
     files = trial_files(place, trial)
-    for name in reversed(files.names()):
-        if name in (BEST, epoch):
-            state, about = files.load(name)
-            if about["epoch"] == epoch:
-                return state
-    raise CheckpointError(f"the checkpoint of trial {trial} at epoch {epoch} is not in {place}")
+    wrong = f"the checkpoint of trial {trial} at epoch {epoch} is not in {place}"
+    for _ in range(2):  # between the look and the reading, the trial may have ended, and its best got its name
+        for name in reversed(files.names()):
+            if name in (BEST, epoch):
+                try:
+                    state, about = files.load(name)
+                except CheckpointError as error:
+                    wrong = str(error)
+                    continue
+                if about["epoch"] == epoch:
+                    return state
+    raise CheckpointError(wrong)
 
 
 class LocalFiles:
@@ -109,7 +118,8 @@ class LocalFiles:
             if self._path(epoch).exists():
                 os.replace(self._path(epoch), self._path(BEST))
             paths.remove_asides(self.folder)
-            self.delete(epochs_of(self))
+            if self._path(BEST).exists():
+                self.delete(epochs_of(self))
 
     def clear(self) -> None:
         """As `TrialFiles`; the folder goes too, if nothing else is in it."""
@@ -159,10 +169,11 @@ class RemoteFiles:
 
     def keep_only(self, epoch: int) -> None:
         """As `TrialFiles`."""
-        there = epochs_of(self)
+        there = self.names()
         if epoch in there:
             self.storage.copy(_file(epoch), _file(BEST))
-        self.delete(there)
+        if epoch in there or BEST in there:
+            self.delete(name for name in there if isinstance(name, int))
 
     def clear(self) -> None:
         """As `TrialFiles`."""

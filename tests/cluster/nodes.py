@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from s3 import free_port
 
 import tunekit
-from tunekit import session
+from tunekit import claims, session
 from tunekit.errors import ExperimentError
 from tunekit.ledger import Ledger
 
@@ -142,7 +142,7 @@ def lost(folder, times=1):
 def again(url, max_epochs):
     """A search in a storage begins, or goes on where another cluster left it."""
     cluster, _ = start(2)
-    session.SILENT_S = 3.0  # the last one is known to be dead
+    session.SILENT_S = claims.LONGEST_TRY_S = 3.0  # the last one is known to be dead
     found = {}
     found["results"] = tunekit.run(
         SPACE, "digits", train=slow, folder=url, metric="val_accuracy", address=cluster.address,
