@@ -1,8 +1,8 @@
 """Whose session an experiment in a storage has: one at a time, over all machines.
 
-Who has it writes session.json, every few seconds anew, and looks before each request whether it is still their own. Who
-wants to go on after them waits until nothing was heard for a while, writes down that the next is their own, and waits
-until no request of the other can be on its way any more; only then they read what there is.
+Who has it writes session.json, every few seconds anew, and looks before its requests whether it is still their own, at
+most a second before each. Who wants to go on after them waits until nothing was heard for a while, writes down that the
+next is their own, and waits until no request of the other can be on its way any more; only then it reads what is there.
 """
 
 import json
@@ -17,6 +17,7 @@ from tunekit.storage import LONGEST_READ_S, LONGEST_TRY_S, PATIENCE_S, Storage
 
 SESSION = "session.json"
 RENEW_S = 5.0  # how often a session says that it lives
+LOOK_HOLDS_S = 1.0  # before the next request looks again
 # A session of which nothing was heard for so long is over: a request may last, and then the look and the renewal.
 SILENT_S = RENEW_S + LONGEST_TRY_S + LONGEST_READ_S + LONGEST_TRY_S
 RACE_S = RENEW_S + 1.0  # in which two machines that begin at once see each other
@@ -47,9 +48,8 @@ class Claim:
         Raises:
             ExperimentError: it is another one's now.
         """
-        now = read_session(self.storage)
-        if now is not None and now["id"] != self.session["id"]:
-            raise in_use(self.storage, now)
+        if clock_s() - self.looked_s > LOOK_HOLDS_S:
+            self._read({self.session["id"]})
         self.renew_if_due()
 
     def renew_if_due(self) -> None:
@@ -66,9 +66,7 @@ class Claim:
         """Each try looks first, and is made once: one that came late could take back what another has by then."""
         until = time.monotonic() + PATIENCE_S
         while True:
-            now = read_session(self.storage)
-            if now is not None and now["id"] not in {*follows, self.session["id"]}:
-                raise in_use(self.storage, now)
+            now = self._read({*follows, self.session["id"]})
             before = {"told": now.get("told")} if now is not None else {}
             self.session = before | self.session | self.now_known() | {"renewed": uuid.uuid4().hex}
             try:
@@ -80,6 +78,15 @@ class Claim:
             else:
                 self.written_s = clock_s()
                 return
+
+    def _read(self, ids: set[str]) -> dict[str, Any] | None:
+        """Return whose session it is, if it is of one of these ids."""
+        began = clock_s()
+        now = read_session(self.storage)
+        if now is not None and now["id"] not in ids:
+            raise in_use(self.storage, now)
+        self.looked_s = began
+        return now
 
 
 def take_over(storage: Storage, last: dict[str, Any], silent_s: float, say: Callable[[str], object]) -> Claim:
@@ -99,7 +106,7 @@ def take_over(storage: Storage, last: dict[str, Any], silent_s: float, say: Call
         last = _wait_for_silence(storage, last, silent_s)
     mine = last | {**who_am_i(), "id": uuid.uuid4().hex, "closed": False}
     claim = Claim(storage, mine, {last["id"]}, dict)
-    until = time.monotonic() + (RACE_S if last["closed"] else LONGEST_TRY_S)
+    until = time.monotonic() + (RACE_S if last["closed"] else LOOK_HOLDS_S + LONGEST_TRY_S)
     while time.monotonic() < until:
         time.sleep(1)
         claim.look()

@@ -12,9 +12,9 @@ from tunekit.kept import KeptCheckpoints
 from tunekit.ledger import Ledger
 from tunekit.locks import who_am_i
 from tunekit.recorder import Recorder
-from tunekit.remote import TRIAL, having_checkpoints, openings, sessions_of
+from tunekit.remote import TRIAL, openings, sessions_of
 from tunekit.storage import Storage
-from tunekit.trial_files import trial_files
+from tunekit.trial_files import having_checkpoints, trial_files
 
 LOOK_S = 0.2  # how often the ledger is read for what is new
 TOLD = ("proposed", "retry", "ended")  # events that change what is known of a trial beside its checkpoints
@@ -90,7 +90,7 @@ class Follower:
         trials_from(events, self.trials)
         for number in sorted({e.trial for e in events if e.number > last and e.trial is not None and e.kind in TOLD}):
             self._write(self.trials[number])
-        self.kept.begin(self.trials.values(), having_checkpoints(self.storage))
+        self.kept.begin(self.trials.values(), having_checkpoints(self.storage.url))
         self._heard(events[-1])
 
     def _hear(self, event: Event) -> None:

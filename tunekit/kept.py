@@ -1,7 +1,6 @@
 """Which trials that have ended keep their checkpoints."""
 
 from collections.abc import Callable, Collection, Iterable
-from pathlib import Path
 
 from tunekit.events import ENDED, Trial
 from tunekit.trial_files import TrialFiles
@@ -59,9 +58,3 @@ class KeptCheckpoints:
 
 def _may_stay(trial: Trial) -> bool:
     return trial.role == "search" and trial.state in ("finished", "stopped")
-
-
-def having_checkpoints(folder: Path) -> set[int]:
-    """Return the trials of which there is any checkpoint in an experiment's folder, whole or half written."""
-    named = {path.parent.name for path in folder.glob("trials/*/*.safetensors*")}
-    return {int(name) for name in named if name.isdigit()}

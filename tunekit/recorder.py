@@ -5,13 +5,13 @@ from typing import Any, Protocol
 
 from tunekit import paths
 from tunekit.errors import StorageError
-from tunekit.kept import KeptCheckpoints, having_checkpoints
+from tunekit.kept import KeptCheckpoints
 from tunekit.ledger import Ledger
 from tunekit.remote import url_of
 from tunekit.safe_text import redacted, secrets_of
 from tunekit.schedulers import Decisions
 from tunekit.scores import is_better
-from tunekit.trial_files import trial_files
+from tunekit.trial_files import having_checkpoints, trial_files
 
 MAX_RETRIES = 3  # of a trial whose worker died, or whose memory ran out
 SPLIT = 4  # into how many parts each batch goes after that: 4, 16, 64 with the retries there are

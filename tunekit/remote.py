@@ -213,9 +213,3 @@ def _about(storage: Storage, number: int) -> dict[str, Any] | None:
         with contextlib.suppress(CheckpointError):
             return {**(told or {}), **files.about(name)}
     return told and {"history": [], **told}
-
-
-def having_checkpoints(storage: Storage) -> set[int]:
-    """Return the trials of which there is any checkpoint in an experiment's storage."""
-    parts = [name.split("/") for name in storage.sizes("trials") if name.endswith(paths.SUFFIX)]
-    return {int(part[1]) for part in parts if part[1].isdigit()}

@@ -53,6 +53,15 @@ def trial_files(place: Path | str, trial: int, fence: Callable[[], object] = int
     return LocalFiles(place, trial) if isinstance(place, Path) else RemoteFiles(place, trial, fence)
 
 
+def having_checkpoints(place: Path | str) -> set[int]:
+    """Return the trials of an experiment of which there is any checkpoint, whole or half written."""
+    if isinstance(place, Path):
+        names = [path.parent.name for path in place.glob(f"trials/*/*{paths.SUFFIX}*")]
+    else:
+        names = [name.split("/")[1] for name in Storage(place).sizes("trials") if name.endswith(paths.SUFFIX)]
+    return {int(name) for name in names if name.isdigit()}
+
+
 def epochs_of(files: TrialFiles) -> list[int]:
     """Return the epochs of which a trial has checkpoints, oldest first."""
     return [name for name in files.names() if isinstance(name, int)]
