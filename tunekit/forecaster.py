@@ -31,7 +31,7 @@ NUM_FIRST = 4  # configs that are seen for an epoch before anything is forecast,
 NUM_BEST = 3  # configs whose neighbours are looked at
 ANY_EVERY = 6  # of so many configs one is any, so that a forecast that is wrong comes out
 MOST_KNOWN = 300  # trials that have ended, before half of them are forgotten
-REFIT_EVERY = 5  # values, or a fifth of those there are
+REFIT_EVERY = 5  # values, or a tenth of those there were
 MOST_PAUSED = 16  # trials, as each keeps its checkpoints
 FACTOR = 3  # of successive halving, whose number of epochs a search gets
 
@@ -74,8 +74,7 @@ class Forecaster:
         self.begun: dict[int, int] = {}  # at which epoch each was first better than chance
         self.seen: list[tuple[int, int]] = []  # (trial, epoch) in the order in which they were heard
         self.ended: set[int] = set()
-        self.finished = False  # whether some trial came to its end
-        self.candidates = Candidates(self.encoding, seed)
+        self.candidates, self.finished = Candidates(self.encoding, seed), False  # whether some trial came to its end
         self.fitted: tuple[int, Forecast] | None = None  # on how many values
         self.hopes: dict[int, float] = {}  # by how much each paused trial was last expected to improve on the best
         self.chosen: tuple[Any, Turn] | None = None  # what was asked, since something was heard, and the answer
@@ -237,8 +236,9 @@ class Forecaster:
 
     def _forecast(self) -> Forecast:
         """Return what was fitted last: a function of what had been heard then, so that it is the same after a crash."""
-        count = len(self.seen)
-        count -= count % max(REFIT_EVERY, count // 5) if count >= REFIT_EVERY else 0
+        count = min(len(self.seen), REFIT_EVERY)
+        while (later := count + max(REFIT_EVERY, count // 10)) <= len(self.seen):
+            count = later
         if self.fitted is None or self.fitted[0] != count:
             self.fitted = count, Forecast(self.encoding.groups, *self._known(count))
         return self.fitted[1]
