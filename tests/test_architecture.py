@@ -23,8 +23,8 @@ LAYERS = [
     {"rows", "space", "space_json", "config", "checkpoint", "datasets", "heads"},
     {"ledger", "claims", "trial_files", "rebuilding", "figures"}
     | {"grids", "small_cnns", "torchvision_models", "sweep_parameters"},
-    {"backbones", "sweeps", "trackers", "feeds"},
-    {"frozen"},
+    {"backbones", "sweeps", "wandb_tracker", "tensorboard_tracker", "feeds"},
+    {"frozen", "trackers"},
     {"training", "schedulers", "kept", "remote", "live", "cluster", "tracking", "spaces", "layers"},
     {"encoding", "forecasts", "confirm", "inference", "arithmetic"},
     {"candidates"},
@@ -45,7 +45,8 @@ OWNERS = {
     "ray": {"status", "places", "engine", "worker", "callbacks", "cluster", "searchers", "schedulers"}
     | {"cluster_file", "cluster_launch"},
     "optuna": {"space", "space_json", "distributions", "grids", "samplers", "proposer", "encoding"},
-    "wandb": {"trackers"},
+    "wandb": {"wandb_tracker"},
+    "tensorboard": {"tensorboard_tracker"},
     "plotly": {"figures"},
     "pyarrow": {"storage"},
     "pandas": {"results", "summary", "inference", "figures", "datasets"},
