@@ -26,14 +26,14 @@ LAYERS = [
     {"backbones", "sweeps", "wandb_tracker", "tensorboard_tracker", "feeds"},
     {"frozen", "trackers"},
     {"training", "schedulers", "kept", "remote", "live", "cluster", "tracking", "spaces", "layers"},
-    {"encoding", "forecasts", "confirm", "inference", "arithmetic"},
+    {"encoding", "forecasts", "confirm", "inference", "arithmetic", "outcomes"},
     {"candidates"},
     {"proposer"},
     {"forecaster"},
     {"places"},
     {"searchers", "trial", "recorder"},
     {"asked", "results", "worker", "callbacks", "follower"},
-    {"session", "summary", "repair", "gpus", "status"},
+    {"session", "summary", "repair", "gpus", "status", "optuna_export"},
     {"engine"},
     {"experiment"},
     {"commands"},
@@ -44,7 +44,8 @@ LAYERS = [
 OWNERS = {
     "ray": {"status", "places", "engine", "worker", "callbacks", "cluster", "searchers", "schedulers"}
     | {"cluster_file", "cluster_launch"},
-    "optuna": {"space", "space_json", "distributions", "grids", "samplers", "proposer", "encoding"},
+    "optuna": {"space", "space_json", "distributions", "grids", "samplers", "proposer", "encoding"}
+    | {"outcomes", "optuna_export"},
     "wandb": {"wandb_tracker"},
     "tensorboard": {"tensorboard_tracker"},
     "plotly": {"figures"},

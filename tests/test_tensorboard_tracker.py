@@ -15,6 +15,7 @@ from told import add_epochs, experiment, processes_of, wait_until
 from wandb_read import read_runs
 
 import tunekit
+from tunekit.errors import ExperimentError
 from tunekit.ledger import Ledger
 from tunekit.tracking import start, sync
 
@@ -99,6 +100,17 @@ def test_names_and_values_of_all_kinds(tmp_path):
         "a/../../b": "line\n\\x1b[2J", "raw\\udcff": "\\udcff", "many": str(10**400), "few": 3.0, "on": True,
     }  # fmt: skip
     assert not (tmp_path / "b").exists()
+
+
+def test_a_link_in_place_of_a_file_is_not_written_to(tmp_path):
+    folder, mine = tmp_path / "third", tmp_path / "mine"
+    add_epochs(experiment(folder), 0, range(1, 2), "finished")
+    mine.write_text("mine")
+    (folder / RUN / "0000").mkdir(parents=True)
+    (folder / RUN / "0000" / "events.out.tfevents").symlink_to(mine)
+    with pytest.raises(ExperimentError, match="tracker 'tensorboard' has not been told all"):
+        sync(folder, "tensorboard")
+    assert mine.read_text() == "mine"
 
 
 def test_a_search_with_two_trackers_that_goes_on_later(ray, tmp_path, monkeypatch):

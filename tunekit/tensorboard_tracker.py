@@ -1,5 +1,6 @@
 """TensorBoard as a tracker: a run for each trial, and a row in its hparams table."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -78,10 +79,14 @@ class TensorBoard:
                 Entry(wall_time=event.time, summary=config),
             ]
             self.begun.add(trial.number)
-        with path.open("ab" if begun else "wb") as file:
+        with open(path, "ab" if begun else "wb", opener=_no_link) as file:
             for entry in entries:
                 RecordWriter(file).write(entry.SerializeToString())
         return path
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _scalars(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
