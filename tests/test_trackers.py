@@ -8,13 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
+from told import add_epochs, experiment, processes_of, wait_until
 from wandb_read import read_runs
 
 from tunekit import paths, tracking
 from tunekit.errors import ConfigError, ExperimentError, MissingExtraError, UnknownNameError
 from tunekit.ledger import Ledger
-from tunekit.trackers import Wandb, has_key, trackers
+from tunekit.trackers import trackers
 from tunekit.tracking import check_trackers, start, sync, tracked
+from tunekit.wandb_tracker import Wandb, has_key
 
 pytest.importorskip("wandb")
 CANARY = "c0ffee11" * 5
@@ -29,34 +31,6 @@ def environment(monkeypatch, tmp_path):
             monkeypatch.delenv(name)
     for name, value in {"HOME": str(tmp_path), "WANDB_MODE": "offline", "WB_KEY": CANARY}.items():
         monkeypatch.setenv(name, value)
-
-
-def experiment(folder: Path) -> Ledger:
-    """A new experiment, open for writing."""
-    paths.make_private(folder)
-    paths.write_json(paths.experiment_json(folder), {"asked": {"metric": "val_loss", "mode": "min"}})
-    ledger = Ledger(folder, write=True)
-    ledger.append("opened", {"pid": 1, "host": "here"})
-    return ledger
-
-
-def add_epochs(ledger: Ledger, trial: int, epochs: range, state: str = "") -> None:
-    """Add events of a trial: its beginning, if epochs begin at 1, then epochs, then its end, if it has a state."""
-    if epochs.start == 1:
-        config = {"lr": 0.5 / (trial + 1), "optimizer": "sgd", "freeze": None, "oversample": False}
-        ledger.append("proposed", {"config": config, "params": {}, "source": "tpe", "seed": trial}, trial)
-        ledger.append("started", {"node": "here"}, trial)
-    for epoch in epochs:
-        ledger.append("epoch", {"train_loss": 2 / epoch, "val_loss": abs(epoch - 2.5) + trial}, trial, epoch)
-    if state:
-        ledger.append("ended", {"state": state, "reason": ""}, trial)
-
-
-def wait_until(true, timeout_s=60.0) -> None:
-    until = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)
 
 
 def assert_whole(folder: Path, ledger: Ledger) -> list[dict]:
@@ -104,19 +78,6 @@ def test_a_tracker_that_is_killed_catches_up_and_logs_nothing_twice(tmp_path):
     assert runs[3]["summary"]["state"] == "diverged"
     assert (folder / "trackers").stat().st_mode & 0o777 == 0o700
     assert_no_canary(tmp_path)
-
-
-def processes_of(folder: Path) -> list[int]:
-    """Return the pids of an experiment's trackers."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"tunekit.tracking" in words and str(folder).encode() in words:
-            found.append(int(path.parent.name))
-    return found
 
 
 def test_when_the_driver_dies_the_tracker_ends_by_itself_and_sync_goes_on(tmp_path, monkeypatch):
@@ -185,6 +146,7 @@ def test_the_environment_of_the_process_has_wandbs_own_names(tmp_path):
 def test_mistakes_are_told_before_anything_starts(monkeypatch):
     assert check_trackers(None) == ()
     assert check_trackers("wandb") == check_trackers(["wandb", "wandb"]) == ("wandb",)
+    assert check_trackers(["wandb", "tensorboard"]) == ("wandb", "tensorboard")
     with pytest.raises(UnknownNameError, match="unknown tracker 'wand': did you mean 'wandb'"):
         check_trackers("wand")
     monkeypatch.setenv("WANDB_MODE", "ofline")
@@ -195,9 +157,13 @@ def test_mistakes_are_told_before_anything_starts(monkeypatch):
     monkeypatch.delenv("WB_KEY")
     with pytest.raises(ConfigError, match="no API key: set WANDB_API_KEY"):
         check_trackers("wandb")
+
+
+@pytest.mark.parametrize("name", list(trackers))
+def test_a_missing_library_is_told_before_anything_starts(name, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tunekit\[wandb\]'"):
-        check_trackers("wandb")
+    with pytest.raises(MissingExtraError, match=rf"tracker '{name}' needs .* pip install 'tunekit\[{name}\]'"):
+        check_trackers(name)
 
 
 def test_wandb_login_is_a_key(tmp_path, monkeypatch):

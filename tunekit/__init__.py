@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tunekit.events import Trial
     from tunekit.experiment import resume, run, train
     from tunekit.inference import TrainedModel, load_model
+    from tunekit.optuna_export import export_optuna
     from tunekit.results import Results, load_results
 
 __version__ = "0.1.0"
@@ -49,6 +50,7 @@ __all__ = [
     "TunekitError",
     "UnknownNameError",
     "choice",
+    "export_optuna",
     "grid",
     "load_dataset",
     "load_model",
@@ -63,7 +65,8 @@ __all__ = [
     "uniform",
 ]
 # Loaded when first asked for: torch and Ray take seconds to import, which `tunekit --help` need not wait for.
-_HOMES = ("errors", "distributions", "events", "datasets", "backbones", "inference", "results", "experiment")
+_HOMES = ("errors", "distributions", "events", "datasets", "backbones", "inference", "results", "experiment",
+          "optuna_export")  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -26,7 +26,7 @@ MaxEpochs = Annotated[int, typer.Option(help="The most epochs a trial gets.")]
 Seed = Annotated[int, typer.Option(help="Fixes proposals and training.")]
 SplitSeed = Annotated[int, typer.Option(help="Fixes train, val and test.")]
 OnBadImage = Annotated[str, typer.Option(help="error, or skip.")]
-TrackerNames = Annotated[list[str] | None, typer.Option("--tracker", help="wandb; may be repeated  [default: none]")]
+TrackerNames = Annotated[list[str] | None, typer.Option("--tracker", help="tensorboard or wandb  [default: none]")]
 DatasetOptions = Annotated[
     list[str] | None,
     typer.Option("--option", help="Of the dataset, e.g. study=safer; repeatable  [default: none]"),

@@ -61,13 +61,19 @@ def predict(
 
 def export(
     experiment: Experiment,
-    path: Annotated[Path, typer.Argument(help="Where to, without suffix.")],
+    path: Annotated[Path | None, typer.Argument(help="Where to write the best model, without suffix.")] = None,
+    optuna: Annotated[Path | None, typer.Option(help="An SQLite file to write the trials to, as a study.")] = None,
 ) -> None:
-    """Write an experiment's best model to files that tunekit.load_model opens."""
+    """Write an experiment's best model to files that tunekit.load_model opens, or its trials to one for Optuna."""
     import tunekit
 
-    for written in tunekit.load_results(experiment).export(path):
-        say(written)
+    if path is None and optuna is None:
+        raise ConfigError("export needs a path for the model, or --optuna with a file for the trials")
+    if path is not None:
+        for written in tunekit.load_results(experiment).export(path):
+            say(written)
+    if optuna is not None:
+        say(tunekit.export_optuna(experiment, optuna))
 
 
 def check(path: Annotated[Path, typer.Argument(help="A folder of class folders, or a table (csv, tsv).")]) -> None:
@@ -160,7 +166,7 @@ def status(
 
 def sync(
     experiment: Experiment,
-    tracker: Annotated[str, typer.Option(help="Its name.")] = "wandb",
+    tracker: Annotated[str, typer.Option(help="tensorboard or wandb.")] = "wandb",
 ) -> None:
     """Tell a tracker all of an experiment that it has not heard yet."""
     from tunekit import tracking

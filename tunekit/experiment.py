@@ -93,7 +93,7 @@ def run(
         trial_timeout_s: a trial that ends no epoch for so many seconds is killed and tried again; None is for ever.
         on_bad_image: "error", or "skip" to leave unreadable images out.
         keep_best: how many of the best trials keep their checkpoint.
-        tracker: one name or several: "wandb" logs every epoch of every trial, one W&B run a trial.
+        tracker: one name or several: "tensorboard" or "wandb" gets every epoch of every trial, a run for each trial.
         verbose: 0 is silent, 1 shows progress.
         name: of the experiment; made from the dataset and what was asked when None.
         folder: where experiments lie: a path, or a URL such as s3://bucket/experiments.

@@ -40,6 +40,11 @@ def storage_json(folder: Path) -> Path:
     return folder / "storage.json"
 
 
+def tracker_folder(folder: Path) -> Path:
+    """Where trackers keep what they keep."""
+    return folder / "trackers"
+
+
 def trial_folder(folder: Path, trial: int) -> Path:
     """One trial's checkpoints and its error.txt."""
     return folder / "trials" / f"{trial:04d}"

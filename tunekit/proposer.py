@@ -20,8 +20,8 @@ from tunekit.encoding import Encoding
 from tunekit.errors import SpaceError
 from tunekit.events import Event
 from tunekit.grids import MOST_GRID_CONFIGS, grid_configs
+from tunekit.outcomes import outcome, reported
 from tunekit.samplers import KEEP_STATE, quietly, searchers
-from tunekit.scores import is_better
 from tunekit.space import Config, Space, draw_config, params_of
 from tunekit.training import derive_seed
 
@@ -93,8 +93,7 @@ class Proposer:
         elif number not in self.running:
             return
         elif event.kind == "epoch" and self.metric in event.data:
-            value = event.data[self.metric]
-            self._report(number, event.epoch or 0, value if math.isfinite(value) else math.nan)
+            self._report(number, event.epoch or 0, reported(event.data[self.metric]))
         elif event.kind == "ended":
             self._tell(number, event.data["state"])
 
@@ -206,15 +205,8 @@ class Proposer:
 
     def _tell(self, number: int, state: str) -> None:
         trial, values = self.running.pop(number)
-        if state == "finished" and values:
-            best = math.nan
-            for value in values.values():
-                best = value if is_better(value, best, self.mode) else best
-            self.study.tell(trial, best)
-        elif state in ("stopped", "diverged") and values:
-            self.study.tell(trial, state=TrialState.PRUNED)
-        else:
-            self.study.tell(trial, state=TrialState.FAIL)
+        told, value = outcome(state, values, self.mode)
+        self.study.tell(trial, value, told)
 
     def _grid(self) -> Iterator[tuple[str, dict[str, Any]]]:
         configs = list(itertools.islice(grid_configs(self.space), MOST_GRID_CONFIGS + 1))

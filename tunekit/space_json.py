@@ -32,16 +32,20 @@ def as_json(space: Any) -> Any:
     return space
 
 
-def space_from_json(described: Any) -> Any:
+def space_from_json(described: Any, named: bool = False) -> Any:
     """Return the space, or the part of one, that `as_json` described.
 
     Nothing is imported, as the description may be somebody else's: a function must be known to this process already.
+
+    Args:
+        described: what `as_json` returned.
+        named: take a function's name for it, where only the draws matter: it need not be known.
 
     Raises:
         SpaceError: it holds a function that this process does not know, or is nested too deep.
     """
     if isinstance(described, list):
-        return [space_from_json(value) for value in described]
+        return [space_from_json(value, named) for value in described]
     if not isinstance(described, dict):
         return described
     if set(described) == {"name", "attributes"} and str(described["name"]).endswith("Distribution"):
@@ -50,12 +54,14 @@ def space_from_json(described: Any) -> Any:
         return json_to_distribution(json.dumps(described))
     kind, content = next(iter(described.items())) if len(described) == 1 else ("", None)
     if kind in ("choice", "grid") and isinstance(content, list):  # no list: a space whose only key is called "choice"
-        return (grid if kind == "grid" else choice)(space_from_json(content))
+        return (grid if kind == "grid" else choice)(space_from_json(content, named))
     if kind == "function" and isinstance(content, str):
         module, _, name = content.partition(":")
+        if named:
+            return name.rpartition(".")[2]
         function = getattr(sys.modules.get(module), name, None)
         library = module.split(".")[0] in sys.stdlib_module_names  # nobody's model
         if library or not isinstance(function, types.FunctionType | type):
             raise SpaceError(f"function {name} of {module} is not known here: make the same call again")
         return function
-    return {key: space_from_json(value) for key, value in described.items()}
+    return {key: space_from_json(value, named) for key, value in described.items()}

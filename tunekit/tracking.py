@@ -23,7 +23,7 @@ from tunekit.errors import ExperimentError
 from tunekit.events import Trial, trials_from
 from tunekit.ledger import Ledger
 from tunekit.safe_text import redacted
-from tunekit.trackers import Environment, log_file, take_tracker_lock, tracker_folder, trackers
+from tunekit.trackers import Environment, environment_of, log_file, take_tracker_lock, trackers
 
 EVERY_S = 1.0  # how often a tracker looks into the ledger
 RETRY_S = 30.0  # after a tracker died, until it is started again
@@ -40,11 +40,11 @@ def check_trackers(tracker: str | Sequence[str] | None) -> tuple[str, ...]:
     Example:
         >>> check_trackers("wandbb")
         Traceback (most recent call last):
-        tunekit.errors.UnknownNameError: unknown tracker 'wandbb': did you mean 'wandb'? Known: wandb
+        tunekit.errors.UnknownNameError: unknown tracker 'wandbb': did you mean 'wandb'? Known: tensorboard, wandb
     """
     names = (tracker,) if isinstance(tracker, str) else tuple(dict.fromkeys(tracker or ()))
     for name in names:
-        trackers[name].environment(os.environ, Path())
+        environment_of(name, Path())
     return names
 
 
@@ -74,7 +74,7 @@ def start(names: Sequence[str], folder: Path, options: Mapping[str, str] | None 
     Raises:
         UnknownNameError, MissingExtraError, ConfigError: as `check_trackers`.
     """
-    environments = {name: trackers[name].environment(os.environ, folder) for name in names}
+    environments = {name: environment_of(name, folder) for name in names}
     return Tracking(folder, {name: made for name, made in environments.items() if made is not None}, options or {})
 
 
@@ -192,7 +192,7 @@ def follow(name: str, folder: Path, options: dict[str, str]) -> None:
 
     while (lock := take_tracker_lock(folder, name)) is None:  # one of an earlier run is still at work
         time.sleep(EVERY_S / 5)
-    path = tracker_folder(folder) / f"{name}.json"
+    path = paths.tracker_folder(folder) / f"{name}.json"
     told = _read(path)
     options = told["options"] = told["options"] | options
     ledger, tracker = Ledger(folder), trackers[name](folder, options)
@@ -210,7 +210,7 @@ def follow(name: str, folder: Path, options: dict[str, str]) -> None:
             if event.kind == "epoch":
                 tracker.log(trial, event)
             elif event.kind == "ended":
-                tracker.end(trial)
+                tracker.end(trial, event)
                 finished.add(trial.number)
         if sorted(finished) != told["finished"][tracker.destination]:
             told["finished"][tracker.destination] = sorted(finished)
