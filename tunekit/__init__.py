@@ -27,9 +27,11 @@ if TYPE_CHECKING:
         UnknownNameError,
     )
     from tunekit.events import Trial
-    from tunekit.experiment import resume, run, train
+    from tunekit.experiment import run, train
     from tunekit.inference import TrainedModel, load_model
+    from tunekit.plan import Plan
     from tunekit.results import Results, load_results
+    from tunekit.resuming import resume
 
 __version__ = "0.1.0"
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Dataset",
     "ExperimentError",
     "MissingExtraError",
+    "Plan",
     "Results",
     "SpaceError",
     "StorageError",
@@ -63,7 +66,18 @@ __all__ = [
     "uniform",
 ]
 # Loaded when first asked for: torch and Ray take seconds to import, which `tunekit --help` need not wait for.
-_HOMES = ("errors", "distributions", "events", "datasets", "backbones", "inference", "results", "experiment")
+_HOMES = (
+    "errors",
+    "distributions",
+    "events",
+    "datasets",
+    "backbones",
+    "inference",
+    "results",
+    "plan",
+    "experiment",
+    "resuming",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """The command line: the same names as in Python, with dashes. Every mistake is one line and exit status 2."""
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,18 +69,42 @@ def run(
     folder: Folder = "experiments",
     address: Address = None,
 ) -> None:
-    """Search for the best config. The same command goes on where it stopped; more trials extend it."""
-    import tunekit
+    """Search for the best config. The same command goes on where it stopped; more trials extend it.
 
-    results = tunekit.run(
-        _space(space or _space_of(dataset), constant), _dataset(dataset, option, data_dir, split_seed, on_bad_image),
-        data_dir=data_dir, metric=metric, mode=mode, num_trials=num_trials,
-        max_epochs=max_epochs, time_budget_s=time_budget_s, searcher=searcher, scheduler=scheduler, confirm=confirm,
-        cpus_per_trial=cpus_per_trial, gpus_per_trial=_gpus(gpus_per_trial), seed=seed, split_seed=split_seed,
-        trial_timeout_s=trial_timeout_s, on_bad_image=on_bad_image, keep_best=keep_best, tracker=tracker,
-        verbose=verbose, name=name, folder=folder, address=address,
-    )  # fmt: skip
-    _print_results(results)
+    \b
+    tunekit run --dataset digits
+    tunekit run --dataset mnist --data-dir data --num-trials 12 --max-epochs 4 --confirm 3
+    tunekit run --dataset photos --space finetune --set batch_size=32 --scheduler asha --searcher tpe
+    """
+    _print_results(_search(**locals()))
+
+
+def plan(
+    workers: Annotated[int, typer.Option(help="Machines like this one.")] = 1,
+    price_per_hour: Annotated[float | None, typer.Option(help="Of one machine  [default: no cost]")] = None,
+    **asked: Any,
+) -> None:
+    """Say how long a search would take, on this machine and on several, what it needs and what it costs.
+
+    Takes what `tunekit run` takes, trains a few steps of each backbone, and begins nothing.
+
+    \b
+    tunekit plan --dataset digits --num-trials 50
+    tunekit plan --dataset photos --space finetune --workers 8 --price-per-hour 1.2
+    """
+    from tunekit.summary import print_plan
+
+    print_plan(_search(**asked, dry_run=True).on(workers, price_per_hour))
+
+
+def _with_options_of_run() -> inspect.Signature:
+    own, others = (list(inspect.signature(command).parameters.values()) for command in (plan, run))
+    return inspect.Signature(others + own[:-1])
+
+
+plan.__signature__ = _with_options_of_run()  # type: ignore[attr-defined]
+plan.__annotations__ = {**run.__annotations__, **plan.__annotations__}
+app.command()(plan)
 
 
 @app.command()
@@ -97,7 +122,12 @@ def train(
     name: Name = None,
     folder: Folder = "experiments",
 ) -> None:
-    """Train one config, in this process: tunekit train backbone=lenet optimizer=sgd lr=0.9 --dataset mnist"""
+    """Train one config, in this process.
+
+    \b
+    tunekit train backbone=lenet optimizer=sgd lr=0.9 --dataset mnist --data-dir data
+    tunekit train lr=1e-4 batch_size=32 --dataset placepulse --option study=safer --max-epochs 10
+    """
     import tunekit
 
     results = tunekit.train(
@@ -110,7 +140,11 @@ def train(
 
 @app.command()
 def resume(experiment: Experiment, verbose: Verbose = 1, address: Address = None) -> None:
-    """Go on with an experiment where it stopped."""
+    """Go on with an experiment where it stopped.
+
+    \b
+    tunekit resume experiments/first
+    """
     import tunekit
 
     _print_results(tunekit.resume(experiment, verbose=verbose, address=address))
@@ -140,6 +174,20 @@ def main(arguments: list[str] | None = None) -> None:
 def _fail(message: str) -> None:
     print(f"tunekit: {printable(redacted(message))}", file=sys.stderr)
     sys.exit(2)
+
+
+def _search(
+    dataset: str, option: list[str] | None, data_dir: str | None, space: str | None, constant: list[str] | None,
+    split_seed: int, on_bad_image: str, gpus_per_trial: str, **others: Any,
+) -> Any:  # fmt: skip
+    """Call `tunekit.run` with what the command line gave."""
+    import tunekit
+
+    return tunekit.run(
+        _space(space or _space_of(dataset), constant), _dataset(dataset, option, data_dir, split_seed, on_bad_image),
+        data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image, gpus_per_trial=_gpus(gpus_per_trial),
+        **others,
+    )  # fmt: skip
 
 
 def _space_of(dataset: str) -> str:
