@@ -47,13 +47,13 @@ LAYERS = [
     {"asked", "results", "worker", "callbacks", "follower"},
     {"session", "repair", "gpus", "status", "limits", "costs", "predictions"},
     {"engine", "expected"},
-    {"measuring"},
-    {"plan"},
+    {"measuring", "machine"},
+    {"plan", "doctor"},
     {"summary"},
     {"experiment"},
     {"resuming"},
     {"commands"},
-    {"cluster_commands"},
+    {"cluster_commands", "doctor_commands"},
     {"cli"},
     {"__init__", "__main__"},
 ]  # lowest first; a file imports only from lower layers
@@ -68,7 +68,7 @@ OWNERS = {
     "torchvision": {"datasets", "torchvision_models"},
     "sklearn": {"datasets"},
     "rich": {"live", "summary", "datasets"},
-    "typer": {"cli", "commands", "cluster_commands"},
+    "typer": {"cli", "commands", "cluster_commands", "doctor_commands"},
 }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tunekit import cluster_commands
+from tunekit import cluster_commands, doctor_commands
 from tunekit.commands import COMMANDS, Experiment
 from tunekit.errors import ConfigError, TunekitError
 from tunekit.safe_text import printable, redacted
@@ -150,7 +150,7 @@ def resume(experiment: Experiment, verbose: Verbose = 1, address: Address = None
     _print_results(tunekit.resume(experiment, verbose=verbose, address=address))
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, *doctor_commands.COMMANDS):
     app.command()(command)
 app.add_typer(cluster_commands.app, name="cluster")
 

@@ -141,7 +141,7 @@ class _Play:
         return cost.epoch_s(images["train"], images["val"], complete(config)["batch_size"]) if cost else 0.0
 
     def _begin_s(self, config: Config) -> float:
-        """Return the seconds from a slot's being free to the first step: the choice, and a frozen backbone's features."""
+        """Return the seconds from a slot's being free to a first step: the choice, a frozen backbone's features."""
         kind, cost = kind_of(config, self.asked), self._cost(config)
         images = self.asked.dataset.num_images
         features_s = cost.begin_image_s * (images["train"] + images["val"]) if cost and kind not in self.featured else 0
