@@ -26,6 +26,7 @@ LAYERS = [
         "memory",
         "usage",
     },
+    {"options"},
     {"cluster_shell", "cluster_token", "cluster_jobs"},
     {"cluster_rules"},
     {"cluster_upkeep"},
@@ -68,7 +69,7 @@ OWNERS = {
     "torchvision": {"datasets", "torchvision_models"},
     "sklearn": {"datasets"},
     "rich": {"live", "summary", "datasets"},
-    "typer": {"cli", "commands", "cluster_commands", "doctor_commands"},
+    "typer": {"cli", "commands", "cluster_commands", "doctor_commands", "options"},
 }
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tunekit import cluster_commands, doctor_commands
-from tunekit.commands import COMMANDS, Experiment
+from tunekit import cluster_commands, doctor_commands, options
+from tunekit.commands import COMMANDS
 from tunekit.errors import ConfigError, TunekitError
 from tunekit.safe_text import printable, redacted
 
@@ -21,53 +21,34 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-Dataset = Annotated[str, typer.Option(help="A name, a folder of class folders, or a table (csv, tsv).")]
-DataDir = Annotated[str | None, typer.Option(help="Where a named dataset's files lie, or a URL  [default: data]")]
-MaxEpochs = Annotated[int, typer.Option(help="The most epochs a trial gets.")]
-Seed = Annotated[int, typer.Option(help="Fixes proposals and training.")]
-SplitSeed = Annotated[int, typer.Option(help="Fixes train, val and test.")]
-OnBadImage = Annotated[str, typer.Option(help="error, or skip.")]
-TrackerNames = Annotated[list[str] | None, typer.Option("--tracker", help="wandb; may be repeated  [default: none]")]
-DatasetOptions = Annotated[
-    list[str] | None,
-    typer.Option("--option", help="Of the dataset, e.g. study=safer; repeatable  [default: none]"),
-]
-Constants = Annotated[
-    list[str] | None, typer.Option("--set", help="A constant, e.g. batch_size=64; may be repeated  [default: none]")
-]
-Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, or auto  [default: this machine]")]
-Verbose = Annotated[int, typer.Option(help="0 is silent.")]
-Name = Annotated[str | None, typer.Option(help="Of the experiment  [default: made from what was asked]")]
-Folder = Annotated[str, typer.Option(help="Where experiments lie, or a URL: s3://bucket/experiments")]
-
 
 @app.command()
 def run(
-    dataset: Dataset = "digits",
-    option: DatasetOptions = None,
-    data_dir: DataDir = None,
-    space: Annotated[str | None, typer.Option(help="A name, .py file or W&B sweep  [default: the dataset's]")] = None,
-    constant: Constants = None,
-    metric: Annotated[str | None, typer.Option(help="What is optimised  [default: val_accuracy or val_mse]")] = None,
-    mode: Annotated[str | None, typer.Option(help="max or min  [default: by the metric]")] = None,
+    dataset: options.Dataset = "digits",
+    option: options.DatasetOptions = None,
+    data_dir: options.DataDir = None,
+    space: options.Space = None,
+    constant: options.Constants = None,
+    metric: options.Metric = None,
+    mode: options.Mode = None,
     num_trials: Annotated[int, typer.Option(help="How many configs are tried.")] = 20,
-    max_epochs: MaxEpochs = 10,
+    max_epochs: options.MaxEpochs = 10,
     time_budget_s: Annotated[float | None, typer.Option(help="Seconds for all of it  [default: no limit]")] = None,
-    searcher: Annotated[str, typer.Option(help="forecast, tpe, gp, cmaes, qmc, random or grid.")] = "forecast",
-    scheduler: Annotated[str, typer.Option(help="auto, asha, hyperband, median or none.")] = "auto",
+    searcher: options.Searcher = "forecast",
+    scheduler: options.Scheduler = "auto",
     confirm: Annotated[int, typer.Option(help="Re-train winner and default config on so many seeds.")] = 0,
     cpus_per_trial: Annotated[int, typer.Option(help="Cores of each trial.")] = 1,
     gpus_per_trial: Annotated[str, typer.Option(help="auto, or a number.")] = "auto",
-    seed: Seed = 0,
-    split_seed: SplitSeed = 0,
+    seed: options.Seed = 0,
+    split_seed: options.SplitSeed = 0,
     trial_timeout_s: Annotated[float | None, typer.Option(help="Retry one that hangs so long  [default: off]")] = None,
-    on_bad_image: OnBadImage = "error",
+    on_bad_image: options.OnBadImage = "error",
     keep_best: Annotated[int, typer.Option(help="How many trials keep a checkpoint.")] = 5,
-    tracker: TrackerNames = None,
-    verbose: Verbose = 1,
-    name: Name = None,
-    folder: Folder = "experiments",
-    address: Address = None,
+    tracker: options.TrackerNames = None,
+    verbose: options.Verbose = 1,
+    name: options.Name = None,
+    folder: options.Folder = "experiments",
+    address: options.Address = None,
 ) -> None:
     """Search for the best config. The same command goes on where it stopped; more trials extend it.
 
@@ -110,17 +91,17 @@ app.command()(plan)
 @app.command()
 def train(
     config: Annotated[list[str] | None, typer.Argument(help="key=value ..., e.g. backbone=lenet lr=0.9")] = None,
-    dataset: Dataset = "digits",
-    option: DatasetOptions = None,
-    data_dir: DataDir = None,
-    max_epochs: MaxEpochs = 10,
-    seed: Seed = 0,
-    split_seed: SplitSeed = 0,
-    on_bad_image: OnBadImage = "error",
-    tracker: TrackerNames = None,
-    verbose: Verbose = 1,
-    name: Name = None,
-    folder: Folder = "experiments",
+    dataset: options.Dataset = "digits",
+    option: options.DatasetOptions = None,
+    data_dir: options.DataDir = None,
+    max_epochs: options.MaxEpochs = 10,
+    seed: options.Seed = 0,
+    split_seed: options.SplitSeed = 0,
+    on_bad_image: options.OnBadImage = "error",
+    tracker: options.TrackerNames = None,
+    verbose: options.Verbose = 1,
+    name: options.Name = None,
+    folder: options.Folder = "experiments",
 ) -> None:
     """Train one config, in this process.
 
@@ -139,7 +120,7 @@ def train(
 
 
 @app.command()
-def resume(experiment: Experiment, verbose: Verbose = 1, address: Address = None) -> None:
+def resume(experiment: options.Experiment, verbose: options.Verbose = 1, address: options.Address = None) -> None:
     """Go on with an experiment where it stopped.
 
     \b

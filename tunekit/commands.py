@@ -6,15 +6,13 @@ from typing import Annotated
 import typer
 
 from tunekit.errors import ConfigError, DataError
+from tunekit.options import Backbone, Download, Experiment, ListOrClear, Tracker, WhereTrialsRun
 from tunekit.safe_text import printable
 
 
 def say(line: object) -> None:
     """Print a line; what a terminal would obey in names is written out."""
     print(printable(line))
-
-
-Experiment = Annotated[str, typer.Argument(help="An experiment's folder, or its URL.")]
 
 
 def test(
@@ -106,7 +104,7 @@ def check(path: Annotated[Path, typer.Argument(help="A folder of class folders, 
 
 
 def describe(
-    backbone: Annotated[str, typer.Argument(help="A backbone's name; leave it out for a list.")] = "",
+    backbone: Backbone = "",
     image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 32,
     channels: Annotated[int, typer.Option(help="1 for grey, 3 for colour.")] = 3,
     classes: Annotated[int, typer.Option(help="How many classes.")] = 10,
@@ -150,7 +148,7 @@ def spaces() -> None:
 
 
 def download(
-    dataset: Annotated[str, typer.Argument(help="mnist, fashion_mnist, cifar10 or placepulse.")],
+    dataset: Download,
     data_dir: Annotated[Path, typer.Option(help="Where to put it.")] = Path("data"),
 ) -> None:
     """Fetch a named dataset's files.
@@ -168,7 +166,9 @@ def download(
     say(f"{loaded.name}: {loaded.num_images} images in {data_dir}")
 
 
-def cache(what: Annotated[str, typer.Argument(help="list, or clear.")] = "list") -> None:
+def cache(
+    what: ListOrClear = "list",
+) -> None:
     """Show what is kept of data on this machine, or delete it: it comes back when it is needed.
 
     \b
@@ -191,7 +191,7 @@ def cache(what: Annotated[str, typer.Argument(help="list, or clear.")] = "list")
 
 
 def status(
-    experiment: Annotated[str, typer.Argument(help="An experiment's folder or URL, to see where its trials run.")] = "",
+    experiment: WhereTrialsRun = "",
     address: Annotated[str, typer.Option(help="Of the Ray cluster.")] = "auto",
 ) -> None:
     """Show a cluster's machines, how busy each is, and what they run.
@@ -210,7 +210,7 @@ def status(
 
 def sync(
     experiment: Experiment,
-    tracker: Annotated[str, typer.Option(help="Its name.")] = "wandb",
+    tracker: Tracker = "wandb",
 ) -> None:
     """Tell a tracker all of an experiment that it has not heard yet.
 

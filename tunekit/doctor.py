@@ -154,7 +154,7 @@ def _network(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield Finding("network", ", ".join(f"{name} {'answers' if there else 'does not'}" for name, there in found.items()))
     silent = [f"{hosts[name][0]} ({name})" for name, there in found.items() if not there]
     if silent:
-        yield Finding("network", "", f"no answer within {PATIENCE_S:g} s from {', '.join(silent)}: downloads would fail, "
+        yield Finding("network", "", f"no answer within {PATIENCE_S:g} s from {', '.join(silent)}: downloads fail, "
                       "all else works; set https_proxy where there is one, or put the files there by hand")  # fmt: skip
 
 

@@ -129,18 +129,24 @@ def make_plan(asked: Asked, limits: Mapping[str, Any], folder: Path | str, name:
     """
     place = joined(folder, check_name(name) if name is not None else asked.default_name)
     measured = measure(asked, limits["cpus_per_trial"], limits["gpus_per_trial"])
-    of = asked, measured, limits
-    found = _training(*of, measured.slots)
+    plan = plan_of(str(place), asked, measured, limits)
+    predict(place, asked, limits, plan.duration_s - measured.load_s)
+    return plan
+
+
+def plan_of(experiment: str, asked: Asked, measured: Measured, limits: Mapping[str, Any]) -> Plan:
+    """Work out a plan from what was measured."""
+    found = _training(asked, measured, limits, measured.slots)
     begin_s = measured.load_s + measured.begin_s + measured.end_s
-    predict(place, asked, limits, measured.begin_s + found.training_s + measured.end_s)
+    duration_s = begin_s + found.training_s
     errors = past_errors()
     images = sum(asked.dataset.num_images[part] for part in ("train", "val"))
     data_gb = asked.dataset.train.all_images.nbytes / 1e9
     return Plan(
-        str(place), found.num_trials, found.num_epochs, measured.slots, begin_s, found.training_s,
-        begin_s + found.training_s, 1, begin_s + found.training_s, measured.memory_gb + data_gb,
-        _checkpoints_gb(asked, measured, limits, found.num_trials), data_gb + images * measured.features_gb,
-        None, None, statistics.median(errors) if errors else None, len(errors), of,
+        experiment, found.num_trials, found.num_epochs, measured.slots, begin_s, found.training_s, duration_s,
+        1, duration_s, measured.memory_gb + data_gb, _checkpoints_gb(asked, measured, limits, found.num_trials),
+        data_gb + images * measured.features_gb, None, None,
+        statistics.median(errors) if errors else None, len(errors), (asked, measured, limits),
     )  # fmt: skip
 
 

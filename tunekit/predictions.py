@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import statistics
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,12 +56,6 @@ def past_errors() -> list[float]:
     """Return by how much earlier plans on this machine were off, each a fraction of the prediction; the newest last."""
     pairs = [(past["predicted_s"], past["actual_s"]) for past in _known()["searches"]]
     return [abs(actual / predicted - 1) for predicted, actual in pairs if predicted > 0]
-
-
-def past_error() -> float | None:
-    """Return the median of `past_errors`; None where there are none."""
-    errors = past_errors()
-    return statistics.median(errors) if errors else None
 
 
 def _known() -> dict[str, Any]:
