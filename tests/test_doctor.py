@@ -63,7 +63,7 @@ def test_no_secret_is_said(doctor, monkeypatch):
         ("RAY_ADDRESS", "10.0.0.1:6379", "tunekit goes by --address alone"),
         ("no_proxy", "example.org", "no_proxy lacks 127.0.0.1"),
         ("WANDB_MODE", "oflline", "did you mean 'offline'?"),
-        ("https_proxy", "http://[broken", "no answer within 3 s"),
+        ("https_proxy", "http://[broken", "is no URL"),
     ],
 )
 def test_what_is_odd_is_a_line_with_what_to_do_and_stops_nothing(doctor, monkeypatch, name, value, words):
@@ -114,10 +114,8 @@ def test_a_disk_that_is_full(doctor, tmp_path, fill, status, words):
         pytest.skip("needs the right to mount")
     try:
         if fill:
-            with (disk / "full").open("wb") as file, pytest.raises(OSError, match="No space"):
-                while True:
-                    file.write(bytes(4096))
-                    file.flush()
+            with pytest.raises(OSError, match="No space"):
+                (disk / "full").write_bytes(bytes(2**23))
         assert doctor("--folder", disk / "experiments")[0] == status
         assert words in problems(doctor("--folder", disk / "experiments")[1])[0]
     finally:

@@ -148,8 +148,11 @@ def _network(environ: Mapping[str, str]) -> Iterator[Finding]:
         if not {"127.0.0.1", "localhost", "*"} & set(re.split(r"[,\s]+", without)):
             yield Finding("proxy", "", "no_proxy lacks 127.0.0.1, so that Ray may look for itself behind the proxy: "
                           "export no_proxy=127.0.0.1,localhost")  # fmt: skip
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else None
-    hosts = {"proxy": (parts.hostname or "", _port(parts.netloc))} if parts else HOSTS
+    leads = _host_of(proxy) if proxy else None
+    if proxy and not leads:
+        yield Finding("proxy", "", f"{proxy} is no URL of a proxy: write http://HOST:PORT, or unset it")
+        return
+    hosts = {"proxy": leads} if leads else HOSTS
     found = _reached(hosts)
     yield Finding("network", ", ".join(f"{name} {'answers' if there else 'does not'}" for name, there in found.items()))
     silent = [f"{hosts[name][0]} ({name})" for name, there in found.items() if not there]
@@ -158,9 +161,12 @@ def _network(environ: Mapping[str, str]) -> Iterator[Finding]:
                       "all else works; set https_proxy where there is one, or put the files there by hand")  # fmt: skip
 
 
-def _port(netloc: str) -> int:
-    port = netloc.rpartition(":")[2]
-    return int(port) if port.isdigit() and int(port) < 2**16 else 80
+def _host_of(proxy: str) -> tuple[str, int] | None:
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        return (parts.hostname, parts.port or 80) if parts.hostname else None
+    except ValueError:
+        return None
 
 
 def _reached(hosts: Mapping[str, tuple[str, int]]) -> dict[str, bool]:
