@@ -139,6 +139,7 @@ def events_of(folder) -> list[Event]:
     return events
 
 
+@pytest.mark.long
 def test_a_loop_of_ones_own_is_planned_too(ray, home):
     def own_loop(config, dataset, state=None):
         for epoch in range(config["max_epochs"]):
