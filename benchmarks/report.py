@@ -20,6 +20,7 @@ ORDER = (
     "empty_trials",
     "profile_search",
     "scale",
+    "plan",
     "gpu",
 )
 VERDICTS = {True: "yes", False: "**no**", None: ""}

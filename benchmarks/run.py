@@ -24,6 +24,7 @@ CUT = {  # name: arguments
     "empty_trials": "--trials 300 --searchers forecast --rates 200 --pairs 1",
     "search_quality": "--workers 4 --seeds 10",
     "profile_search": "--data DATA --images 3000 --configs 8 --pairs 1",
+    "plan": "--data DATA --pairs 1",
 }
 FULL = {
     "same_work": "--data DATA",
@@ -33,6 +34,7 @@ FULL = {
     "empty_trials": "--trials 1000 10000",
     "search_quality": "",
     "profile_search": "--data DATA",
+    "plan": "--data DATA",
 }
 
 

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
         UnknownNameError,
     )
     from tunekit.events import Trial
-    from tunekit.experiment import resume, run, train
+    from tunekit.experiment import run, train
     from tunekit.inference import TrainedModel, load_model
     from tunekit.optuna_export import export_optuna
+    from tunekit.plan import Plan
     from tunekit.results import Results, load_results
+    from tunekit.resuming import resume
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "Dataset",
     "ExperimentError",
     "MissingExtraError",
+    "Plan",
     "Results",
     "SpaceError",
     "StorageError",
@@ -65,8 +68,8 @@ __all__ = [
     "uniform",
 ]
 # Loaded when first asked for: torch and Ray take seconds to import, which `tunekit --help` need not wait for.
-_HOMES = ("errors", "distributions", "events", "datasets", "backbones", "inference", "results", "experiment",
-          "optuna_export")  # fmt: skip
+_HOMES = ("errors", "distributions", "events", "datasets", "backbones", "inference", "results", "plan", "experiment",
+          "resuming", "optuna_export")  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -1,13 +1,14 @@
 """The command line: the same names as in Python, with dashes. Every mistake is one line and exit status 2."""
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tunekit import cluster_commands
-from tunekit.commands import COMMANDS, Experiment
+from tunekit import cluster_commands, doctor_commands, options
+from tunekit.commands import COMMANDS
 from tunekit.errors import ConfigError, TunekitError
 from tunekit.safe_text import printable, redacted
 
@@ -20,84 +21,94 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-Dataset = Annotated[str, typer.Option(help="A name, a folder of class folders, or a table (csv, tsv).")]
-DataDir = Annotated[str | None, typer.Option(help="Where a named dataset's files lie, or a URL  [default: data]")]
-MaxEpochs = Annotated[int, typer.Option(help="The most epochs a trial gets.")]
-Seed = Annotated[int, typer.Option(help="Fixes proposals and training.")]
-SplitSeed = Annotated[int, typer.Option(help="Fixes train, val and test.")]
-OnBadImage = Annotated[str, typer.Option(help="error, or skip.")]
-TrackerNames = Annotated[list[str] | None, typer.Option("--tracker", help="tensorboard or wandb  [default: none]")]
-DatasetOptions = Annotated[
-    list[str] | None,
-    typer.Option("--option", help="Of the dataset, e.g. study=safer; repeatable  [default: none]"),
-]
-Constants = Annotated[
-    list[str] | None, typer.Option("--set", help="A constant, e.g. batch_size=64; may be repeated  [default: none]")
-]
-Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, or auto  [default: this machine]")]
-Verbose = Annotated[int, typer.Option(help="0 is silent.")]
-Name = Annotated[str | None, typer.Option(help="Of the experiment  [default: made from what was asked]")]
-Folder = Annotated[str, typer.Option(help="Where experiments lie, or a URL: s3://bucket/experiments")]
-
 
 @app.command()
 def run(
-    dataset: Dataset = "digits",
-    option: DatasetOptions = None,
-    data_dir: DataDir = None,
-    space: Annotated[str | None, typer.Option(help="A name, .py file or W&B sweep  [default: the dataset's]")] = None,
-    constant: Constants = None,
-    metric: Annotated[str | None, typer.Option(help="What is optimised  [default: val_accuracy or val_mse]")] = None,
-    mode: Annotated[str | None, typer.Option(help="max or min  [default: by the metric]")] = None,
+    dataset: options.Dataset = "digits",
+    option: options.DatasetOptions = None,
+    data_dir: options.DataDir = None,
+    space: options.Space = None,
+    constant: options.Constants = None,
+    metric: options.Metric = None,
+    mode: options.Mode = None,
     num_trials: Annotated[int, typer.Option(help="How many configs are tried.")] = 20,
-    max_epochs: MaxEpochs = 10,
+    max_epochs: options.MaxEpochs = 10,
     time_budget_s: Annotated[float | None, typer.Option(help="Seconds for all of it  [default: no limit]")] = None,
-    searcher: Annotated[str, typer.Option(help="forecast, tpe, gp, cmaes, qmc, random or grid.")] = "forecast",
-    scheduler: Annotated[str, typer.Option(help="auto, asha, hyperband, median or none.")] = "auto",
+    searcher: options.Searcher = "forecast",
+    scheduler: options.Scheduler = "auto",
     confirm: Annotated[int, typer.Option(help="Re-train winner and default config on so many seeds.")] = 0,
     cpus_per_trial: Annotated[int, typer.Option(help="Cores of each trial.")] = 1,
     gpus_per_trial: Annotated[str, typer.Option(help="auto, or a number.")] = "auto",
-    seed: Seed = 0,
-    split_seed: SplitSeed = 0,
+    seed: options.Seed = 0,
+    split_seed: options.SplitSeed = 0,
     trial_timeout_s: Annotated[float | None, typer.Option(help="Retry one that hangs so long  [default: off]")] = None,
-    on_bad_image: OnBadImage = "error",
+    on_bad_image: options.OnBadImage = "error",
     keep_best: Annotated[int, typer.Option(help="How many trials keep a checkpoint.")] = 5,
-    tracker: TrackerNames = None,
-    verbose: Verbose = 1,
-    name: Name = None,
-    folder: Folder = "experiments",
-    address: Address = None,
+    tracker: options.TrackerNames = None,
+    verbose: options.Verbose = 1,
+    name: options.Name = None,
+    folder: options.Folder = "experiments",
+    address: options.Address = None,
 ) -> None:
-    """Search for the best config. The same command goes on where it stopped; more trials extend it."""
-    import tunekit
+    """Search for the best config. The same command goes on where it stopped; more trials extend it.
 
-    results = tunekit.run(
-        _space(space or _space_of(dataset), constant), _dataset(dataset, option, data_dir, split_seed, on_bad_image),
-        data_dir=data_dir, metric=metric, mode=mode, num_trials=num_trials,
-        max_epochs=max_epochs, time_budget_s=time_budget_s, searcher=searcher, scheduler=scheduler, confirm=confirm,
-        cpus_per_trial=cpus_per_trial, gpus_per_trial=_gpus(gpus_per_trial), seed=seed, split_seed=split_seed,
-        trial_timeout_s=trial_timeout_s, on_bad_image=on_bad_image, keep_best=keep_best, tracker=tracker,
-        verbose=verbose, name=name, folder=folder, address=address,
-    )  # fmt: skip
-    _print_results(results)
+    \b
+    tunekit run --dataset digits
+    tunekit run --dataset mnist --data-dir data --num-trials 12 --max-epochs 4 --confirm 3
+    tunekit run --dataset photos --space finetune --set batch_size=32 --scheduler asha --searcher tpe
+    """
+    _print_results(_search(**locals()))
+
+
+def plan(
+    workers: Annotated[int, typer.Option(help="Machines like this one.")] = 1,
+    price_per_hour: Annotated[float | None, typer.Option(help="Of one machine  [default: no cost]")] = None,
+    **asked: Any,
+) -> None:
+    """Say how long a search would take, on this machine and on several, what it needs and what it costs.
+
+    Takes what `tunekit run` takes, trains a few steps of each backbone, and begins nothing.
+
+    \b
+    tunekit plan --dataset digits --num-trials 50
+    tunekit plan --dataset photos --space finetune --workers 8 --price-per-hour 1.2
+    """
+    from tunekit.summary import print_plan
+
+    print_plan(_search(**asked, dry_run=True).on(workers, price_per_hour))
+
+
+def _with_options_of_run() -> inspect.Signature:
+    own, others = (list(inspect.signature(command).parameters.values()) for command in (plan, run))
+    return inspect.Signature(others + own[:-1])
+
+
+plan.__signature__ = _with_options_of_run()  # type: ignore[attr-defined]
+plan.__annotations__ = {**run.__annotations__, **plan.__annotations__}
+app.command()(plan)
 
 
 @app.command()
 def train(
     config: Annotated[list[str] | None, typer.Argument(help="key=value ..., e.g. backbone=lenet lr=0.9")] = None,
-    dataset: Dataset = "digits",
-    option: DatasetOptions = None,
-    data_dir: DataDir = None,
-    max_epochs: MaxEpochs = 10,
-    seed: Seed = 0,
-    split_seed: SplitSeed = 0,
-    on_bad_image: OnBadImage = "error",
-    tracker: TrackerNames = None,
-    verbose: Verbose = 1,
-    name: Name = None,
-    folder: Folder = "experiments",
+    dataset: options.Dataset = "digits",
+    option: options.DatasetOptions = None,
+    data_dir: options.DataDir = None,
+    max_epochs: options.MaxEpochs = 10,
+    seed: options.Seed = 0,
+    split_seed: options.SplitSeed = 0,
+    on_bad_image: options.OnBadImage = "error",
+    tracker: options.TrackerNames = None,
+    verbose: options.Verbose = 1,
+    name: options.Name = None,
+    folder: options.Folder = "experiments",
 ) -> None:
-    """Train one config, in this process: tunekit train backbone=lenet optimizer=sgd lr=0.9 --dataset mnist"""
+    """Train one config, in this process.
+
+    \b
+    tunekit train backbone=lenet optimizer=sgd lr=0.9 --dataset mnist --data-dir data
+    tunekit train lr=1e-4 batch_size=32 --dataset placepulse --option study=safer --max-epochs 10
+    """
     import tunekit
 
     results = tunekit.train(
@@ -109,14 +120,18 @@ def train(
 
 
 @app.command()
-def resume(experiment: Experiment, verbose: Verbose = 1, address: Address = None) -> None:
-    """Go on with an experiment where it stopped."""
+def resume(experiment: options.Experiment, verbose: options.Verbose = 1, address: options.Address = None) -> None:
+    """Go on with an experiment where it stopped.
+
+    \b
+    tunekit resume experiments/first
+    """
     import tunekit
 
     _print_results(tunekit.resume(experiment, verbose=verbose, address=address))
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, *doctor_commands.COMMANDS):
     app.command()(command)
 app.add_typer(cluster_commands.app, name="cluster")
 
@@ -140,6 +155,20 @@ def main(arguments: list[str] | None = None) -> None:
 def _fail(message: str) -> None:
     print(f"tunekit: {printable(redacted(message))}", file=sys.stderr)
     sys.exit(2)
+
+
+def _search(
+    dataset: str, option: list[str] | None, data_dir: str | None, space: str | None, constant: list[str] | None,
+    split_seed: int, on_bad_image: str, gpus_per_trial: str, **others: Any,
+) -> Any:  # fmt: skip
+    """Call `tunekit.run` with what the command line gave."""
+    import tunekit
+
+    return tunekit.run(
+        _space(space or _space_of(dataset), constant), _dataset(dataset, option, data_dir, split_seed, on_bad_image),
+        data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image, gpus_per_trial=_gpus(gpus_per_trial),
+        **others,
+    )  # fmt: skip
 
 
 def _space_of(dataset: str) -> str:

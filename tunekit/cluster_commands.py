@@ -19,7 +19,11 @@ OTHERS = {"ignore_unknown_options": True}
 
 @app.command()
 def check(file: File) -> None:
-    """List all that is wrong with a cluster file, without contacting anything."""
+    """List all that is wrong with a cluster file, without contacting anything.
+
+    \b
+    tunekit cluster check cluster.yaml
+    """
     from tunekit.cluster_file import check_cluster
 
     problems = check_cluster(file)
@@ -32,7 +36,11 @@ def check(file: File) -> None:
 
 @app.command()
 def up(file: File, yes: Yes = False) -> None:
-    """Start a cluster, or bring it up to date; refused where `check` finds a problem."""
+    """Start a cluster, or bring it up to date; refused where `check` finds a problem.
+
+    \b
+    tunekit cluster up cluster.yaml
+    """
     from tunekit.cluster_launch import up as start
 
     start(file, yes)
@@ -41,7 +49,11 @@ def up(file: File, yes: Yes = False) -> None:
 
 @app.command()
 def down(file: File, yes: Yes = False) -> None:
-    """End a cluster and all its machines."""
+    """End a cluster and all its machines.
+
+    \b
+    tunekit cluster down cluster.yaml --yes
+    """
     from tunekit.cluster_launch import down as end
 
     if not yes:
@@ -51,7 +63,11 @@ def down(file: File, yes: Yes = False) -> None:
 
 @app.command()
 def status(file: File) -> None:
-    """Show a cluster's machines, what waits for them, and the jobs on its head."""
+    """Show a cluster's machines, what waits for them, and the jobs on its head.
+
+    \b
+    tunekit cluster status cluster.yaml
+    """
     from tunekit.cluster_launch import status as show
 
     show(file)
@@ -61,7 +77,11 @@ def status(file: File) -> None:
 def submit(
     file: File, script: Annotated[Path, typer.Argument(help="A Python file.")], arguments: Arguments = None
 ) -> None:
-    """Start a script on a cluster's head, where it goes on by itself: this machine may sleep."""
+    """Start a script on a cluster's head, where it goes on by itself: this machine may sleep.
+
+    \b
+    tunekit cluster submit cluster.yaml search.py -- --num-trials 100
+    """
     from tunekit.cluster_launch import submit as send
 
     job = send(file, script, arguments or [])
@@ -72,7 +92,11 @@ def submit(
 def log(
     file: File, job: Job, follow: Annotated[bool, typer.Option("--follow", "-f", help="Until Ctrl-C.")] = False
 ) -> None:
-    """Show the end of what a job printed."""
+    """Show the end of what a job printed.
+
+    \b
+    tunekit cluster log cluster.yaml search-0123 --follow
+    """
     from tunekit.cluster_launch import log as show
 
     show(file, job, follow)
@@ -80,7 +104,11 @@ def log(
 
 @app.command()
 def attach(file: File) -> None:
-    """Open a shell on a cluster's head."""
+    """Open a shell on a cluster's head.
+
+    \b
+    tunekit cluster attach cluster.yaml
+    """
     from tunekit.cluster_launch import attach as enter
 
     enter(file)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tunekit.errors import ConfigError, DataError
+from tunekit.options import Backbone, Download, Experiment, ListOrClear, Tracker, WhereTrialsRun
 from tunekit.safe_text import printable
 
 
@@ -14,14 +15,16 @@ def say(line: object) -> None:
     print(printable(line))
 
 
-Experiment = Annotated[str, typer.Argument(help="An experiment's folder, or its URL.")]
-
-
 def test(
     experiment: Experiment,
     again: Annotated[bool, typer.Option("--again", help="Look once more, after the winner changed.")] = False,
 ) -> None:
-    """Open the test split, once: the best model's figures."""
+    """Open the test split, once: the best model's figures.
+
+    \b
+    tunekit test experiments/first
+    tunekit test experiments/first --again
+    """
     import json
 
     import tunekit
@@ -33,7 +36,12 @@ def results(
     experiment: Experiment,
     csv: Annotated[Path | None, typer.Option(help="Write the trial table here instead of printing.")] = None,
 ) -> None:
-    """Print an experiment's trials and its best config."""
+    """Print an experiment's trials and its best config.
+
+    \b
+    tunekit results experiments/first
+    tunekit results s3://bucket/experiments/first --csv trials.csv
+    """
     import tunekit
     from tunekit.summary import print_trials, write_csv
 
@@ -50,7 +58,11 @@ def predict(
     images: Annotated[Path, typer.Argument(help="A folder of images, or one image.")],
     out: Annotated[Path, typer.Option(help="The table to write.")] = Path("predictions.csv"),
 ) -> None:
-    """Predict new images with an experiment's best model: tunekit predict experiments/first photos"""
+    """Predict new images with an experiment's best model.
+
+    \b
+    tunekit predict experiments/first photos --out predictions.csv
+    """
     import tunekit
     from tunekit.summary import write_csv
 
@@ -64,7 +76,12 @@ def export(
     path: Annotated[Path | None, typer.Argument(help="Where to write the best model, without suffix.")] = None,
     optuna: Annotated[Path | None, typer.Option(help="An SQLite file to write the trials to, as a study.")] = None,
 ) -> None:
-    """Write an experiment's best model to files that tunekit.load_model opens, or its trials to one for Optuna."""
+    """Write an experiment's best model to files that tunekit.load_model opens, or its trials to one for Optuna.
+
+    \b
+    tunekit export experiments/first model
+    tunekit export experiments/first --optuna study.db
+    """
     import tunekit
 
     if path is None and optuna is None:
@@ -77,7 +94,12 @@ def export(
 
 
 def check(path: Annotated[Path, typer.Argument(help="A folder of class folders, or a table (csv, tsv).")]) -> None:
-    """Read every image once and list all that is wrong with it."""
+    """Read every image once and list all that is wrong with it.
+
+    \b
+    tunekit check photos
+    tunekit check houses.csv
+    """
     from tunekit.datasets import check as find_problems
 
     problems = find_problems(path)
@@ -89,12 +111,17 @@ def check(path: Annotated[Path, typer.Argument(help="A folder of class folders, 
 
 
 def describe(
-    backbone: Annotated[str, typer.Argument(help="A backbone's name; leave it out for a list.")] = "",
+    backbone: Backbone = "",
     image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 32,
     channels: Annotated[int, typer.Option(help="1 for grey, 3 for colour.")] = 3,
     classes: Annotated[int, typer.Option(help="How many classes.")] = 10,
 ) -> None:
-    """Print a backbone's layers with their output shapes: tunekit describe lenet --image-size 28 --channels 1"""
+    """Print a backbone's layers with their output shapes.
+
+    \b
+    tunekit describe
+    tunekit describe lenet --image-size 28 --channels 1
+    """
     from tunekit.summary import print_backbone, print_backbones
 
     if backbone:
@@ -104,7 +131,11 @@ def describe(
 
 
 def datasets() -> None:
-    """List the datasets that have a name."""
+    """List the datasets that have a name.
+
+    \b
+    tunekit datasets
+    """
     from tunekit.datasets import DATASETS
     from tunekit.summary import print_docs
 
@@ -112,7 +143,11 @@ def datasets() -> None:
 
 
 def spaces() -> None:
-    """List the ready-made search spaces, and the config keys."""
+    """List the ready-made search spaces, and the config keys.
+
+    \b
+    tunekit spaces
+    """
     from tunekit.summary import print_config_keys, print_spaces
 
     print_spaces()
@@ -120,10 +155,14 @@ def spaces() -> None:
 
 
 def download(
-    dataset: Annotated[str, typer.Argument(help="mnist, fashion_mnist, cifar10 or placepulse.")],
+    dataset: Download,
     data_dir: Annotated[Path, typer.Option(help="Where to put it.")] = Path("data"),
 ) -> None:
-    """Fetch a named dataset's files."""
+    """Fetch a named dataset's files.
+
+    \b
+    tunekit download mnist --data-dir data
+    """
     from tunekit.datasets import load_dataset
     from tunekit.datasets.placepulse import fetch_placepulse
 
@@ -134,8 +173,15 @@ def download(
     say(f"{loaded.name}: {loaded.num_images} images in {data_dir}")
 
 
-def cache(what: Annotated[str, typer.Argument(help="list, or clear.")] = "list") -> None:
-    """Show what is kept of data on this machine, or delete it: it comes back when it is needed."""
+def cache(
+    what: ListOrClear = "list",
+) -> None:
+    """Show what is kept of data on this machine, or delete it: it comes back when it is needed.
+
+    \b
+    tunekit cache
+    tunekit cache clear
+    """
     from tunekit.datasets.cache import clear, entries
     from tunekit.datasets.store import cache_folder
 
@@ -152,10 +198,15 @@ def cache(what: Annotated[str, typer.Argument(help="list, or clear.")] = "list")
 
 
 def status(
-    experiment: Annotated[str, typer.Argument(help="An experiment's folder or URL, to see where its trials run.")] = "",
+    experiment: WhereTrialsRun = "",
     address: Annotated[str, typer.Option(help="Of the Ray cluster.")] = "auto",
 ) -> None:
-    """Show a cluster's machines, how busy each is, and what they run: tunekit status s3://bucket/experiments/first"""
+    """Show a cluster's machines, how busy each is, and what they run.
+
+    \b
+    tunekit status
+    tunekit status s3://bucket/experiments/first --address 10.0.0.5:6379
+    """
     import tunekit
     from tunekit.status import nodes_of, queue_of
     from tunekit.summary import print_nodes
@@ -166,9 +217,13 @@ def status(
 
 def sync(
     experiment: Experiment,
-    tracker: Annotated[str, typer.Option(help="tensorboard or wandb.")] = "wandb",
+    tracker: Tracker = "wandb",
 ) -> None:
-    """Tell a tracker all of an experiment that it has not heard yet."""
+    """Tell a tracker all of an experiment that it has not heard yet.
+
+    \b
+    tunekit sync experiments/first --tracker wandb
+    """
     from tunekit import tracking
     from tunekit.remote import on_this_machine
     from tunekit.storage import as_place
@@ -178,7 +233,11 @@ def sync(
 
 
 def repair(experiment: Experiment) -> None:
-    """Mend a damaged ledger, from its backup and the trials' checkpoints, and say what is lost."""
+    """Mend a damaged ledger, from its backup and the trials' checkpoints, and say what is lost.
+
+    \b
+    tunekit repair experiments/first
+    """
     from tunekit.remote import local_folder
     from tunekit.repair import repair as mend
     from tunekit.storage import as_place

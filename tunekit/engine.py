@@ -71,6 +71,7 @@ class Engine:
         self.asked, self.ledger, self.recorder = asked, ledger, recorder
         self.cpus_per_trial, self.gpus_per_trial = cpus_per_trial, gpus_per_trial
         self.trial_timeout_s, self.address = trial_timeout_s, address
+        self.at_once = 0  # trials, as it began
 
     def search(self, proposer: Proposer | Forecaster, num_trials: int, confirm: Callable[[], None]) -> None:
         """Run every trial that has not ended, propose new ones up to `num_trials`, then confirm.
@@ -94,8 +95,8 @@ class Engine:
         )  # fmt: skip
         with ray_session(self.address) as scratch, interruptible(self.recorder):  # Ray sets handlers as it starts
             places = Places(self.cpus_per_trial, self._portion(setup), self.recorder.unfit, self.address is not None)
-            at_once = min(places(), num_trials)
-            going = min(num_trials, at_once + MOST_PAUSED) if proposer.pauses else at_once
+            self.at_once = min(places(), num_trials)
+            going = min(num_trials, self.at_once + MOST_PAUSED) if proposer.pauses else self.at_once
             check_room(self.ledger.folder, self.asked, going, self.recorder.keep_best)
 
             def over() -> None:

@@ -1,39 +1,51 @@
-"""run(), resume() and train(): from what was asked to results, through Ray Tune and the ledger."""
+"""run() and train(): from what was asked to results, through Ray Tune and the ledger."""
 
 import inspect
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 
 from tunekit import live
-from tunekit.asked import check_asked, check_config_alone, check_positive, check_whole
+from tunekit.asked import check_asked, check_config_alone
 from tunekit.confirm import propose_confirmations
 from tunekit.datasets import load_dataset
 from tunekit.datasets.base import Dataset
 from tunekit.engine import Engine
-from tunekit.errors import ConfigError, ExperimentError
 from tunekit.ledger import read_experiment
+from tunekit.limits import check_limits
+from tunekit.plan import Plan, make_plan
+from tunekit.predictions import compare
 from tunekit.recorder import Recorder
 from tunekit.remote import place_of
 from tunekit.results import Results, load_results
 from tunekit.schedulers import Decisions
 from tunekit.session import check_room, finish, followed, interruptible, open_folder, say, session
 from tunekit.space import Config, labels
-from tunekit.space_json import space_from_json
-from tunekit.storage import as_place, parted
+from tunekit.storage import as_place
 from tunekit.sweeps import arguments, is_sweep, read_sweep
 from tunekit.tracking import check_trackers, tracked
 from tunekit.training import pick_device
 from tunekit.trial import TrainFunction, TrialSetup, run_trial
 
-LIMITS = ("num_trials", "time_budget_s", "confirm", "keep_best", "cpus_per_trial", "gpus_per_trial", "trial_timeout_s",
-          "tracker")  # fmt: skip
 
-
+# fmt: off
+@overload
 def run(
+    space: Any, dataset: str | Path | Dataset, *, data_dir: str | Path | None = ..., metric: str | None = ...,
+    mode: str | None = ..., num_trials: int = ..., max_epochs: int = ..., time_budget_s: float | None = ...,
+    searcher: str = ..., scheduler: str = ..., start_from: Sequence[Config] = ..., confirm: int = ...,
+    train: TrainFunction | None = ..., cpus_per_trial: int = ..., gpus_per_trial: float | str = ..., seed: int = ...,
+    split_seed: int = ..., trial_timeout_s: float | None = ..., on_bad_image: str = ..., keep_best: int = ...,
+    tracker: str | Sequence[str] | None = ..., verbose: int = ..., name: str | None = ..., folder: str | Path = ...,
+    address: str | None = ..., dry_run: Literal[False] = ...,
+) -> Results: ...
+@overload
+def run(space: Any, dataset: str | Path | Dataset, *, dry_run: Literal[True], **others: Any) -> Plan: ...
+# fmt: on
+def run(  # type: ignore[misc]  # the second signature leaves the others to this one
     space: Any,
     dataset: str | Path | Dataset,
     *,
@@ -60,7 +72,8 @@ def run(
     name: str | None = None,
     folder: str | Path = "experiments",
     address: str | None = None,
-) -> Results:
+    dry_run: bool = False,
+) -> Results | Plan:
     """Search a space for the config that trains best on a dataset.
 
     The same call goes on where it stopped, or gives the finished results; a larger `num_trials` or `time_budget_s`
@@ -98,9 +111,11 @@ def run(
         name: of the experiment; made from the dataset and what was asked when None.
         folder: where experiments lie: a path, or a URL such as s3://bucket/experiments.
         address: of a Ray cluster, or "auto"; None is this machine.
+        dry_run: begin nothing, but train a few steps of each backbone here, and return a Plan: how long the search
+            would take on this machine, `plan.on(workers, price_per_hour)` on several, what it needs, what it costs.
 
     Returns:
-        Results, which `load_results(folder)` gives again.
+        Results, which `load_results(folder)` gives again; with dry_run a Plan.
 
     Raises:
         TunekitError: anything that cannot work, before the first trial; see its subclasses.
@@ -123,24 +138,20 @@ def run(
         searcher, metric, mode, scheduler, num_trials, max_epochs, name = (said[key] for key in given)
         space, where = sweep.space, {"project": sweep.project, "entity": sweep.entity}
         say(verbose, *sweep.notes)
-    for word, value, low in (("num_trials", num_trials, 1), ("confirm", confirm, 0), ("keep_best", keep_best, 1)):
-        check_whole(word, value, low)
-    check_whole("cpus_per_trial", cpus_per_trial, 1)
-    check_positive("time_budget_s", time_budget_s)
-    check_positive("trial_timeout_s", trial_timeout_s)
-    if gpus_per_trial != "auto" and (not isinstance(gpus_per_trial, int | float) or gpus_per_trial < 0):
-        raise ConfigError(f"gpus_per_trial must be 'auto' or a number of at least 0, but is {gpus_per_trial!r}")
+    limits = {"num_trials": num_trials, "time_budget_s": time_budget_s, "confirm": confirm, "keep_best": keep_best,
+              "cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial, "trial_timeout_s": trial_timeout_s,
+              "tracker": trackers}  # fmt: skip
+    check_limits(limits)
     data = load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image)
     asked = check_asked(
         space, data, metric, mode, max_epochs, searcher, scheduler, start_from, train, seed
     )  # fmt: skip
+    if dry_run:
+        return make_plan(asked, limits, as_place(folder), name)
     device = torch.device("cpu") if gpus_per_trial == 0 else pick_device()
     place, changed = open_folder(as_place(folder), name, asked, device)
     say(verbose, *(f"since this experiment began: {line}" for line in changed))
-    limits = {"num_trials": num_trials, "time_budget_s": time_budget_s, "confirm": confirm, "keep_best": keep_best,
-              "cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial, "trial_timeout_s": trial_timeout_s,
-              "tracker": trackers, "changed": changed}  # fmt: skip
-    with session(place, limits, verbose) as ledger, tracked(trackers, place, where) as notes:
+    with session(place, {**limits, "changed": changed}, verbose) as ledger, tracked(trackers, place, where) as notes:
         decisions = Decisions(asked.scheduler, max_epochs, asked.metric, asked.mode, ledger.events())
         recorder = Recorder(ledger, decisions, keep_best, time_budget_s)
         proposer = asked.proposer()
@@ -151,6 +162,7 @@ def run(
         with followed(recorder), view:
             confirmed = partial(propose_confirmations, ledger, asked.metric, asked.mode, seed, confirm)
             engine.search(proposer, num_trials, confirmed)
+            compare(place_of(place), asked, limits, recorder)
     say(verbose, *notes)
     finish(recorder, place, verbose)
     return load_results(place, dataset=data, space=asked.space)
@@ -216,35 +228,3 @@ def train(
     say(verbose, *notes)
     finish(recorder, place, verbose)
     return load_results(place, dataset=data, space=config)
-
-
-def resume(folder: str | Path, *, verbose: int = 1, address: str | None = None) -> Results:
-    """Go on with an experiment where it stopped, from its folder alone.
-
-    Args:
-        folder: the experiment's folder, or its URL.
-        verbose, address: as in `run`.
-
-    Raises:
-        SpaceError, ExperimentError: it holds functions that this process does not know, or a dataset that was made of
-            arrays: then the same call that began it goes on with it.
-    """
-    results = load_results(folder)
-    asked, limits = results.asked, results.limits
-    if not results.dataset_source:
-        raise ExperimentError(f"{folder} was run on a dataset made in memory: make the same call again")
-    space, data = space_from_json(asked["space"]), load_dataset(**results.dataset_source)
-    loop = space_from_json(asked["train"]) if asked["train"] else None
-    place: dict[str, Any] = {**dict(zip(("folder", "name"), parted(as_place(folder)), strict=True)), "verbose": verbose}
-    if asked["searcher"] == "given":
-        return train(space, data, max_epochs=asked["max_epochs"], seed=asked["seed"], train=loop, **place)
-    return run(
-        space,
-        data,
-        **{key: asked[key] for key in ("metric", "mode", "max_epochs", "searcher", "scheduler", "seed")},
-        start_from=asked["start_from"],
-        train=loop,
-        **{key: limits[key] for key in LIMITS if key in limits},  # none, where it was cut off as it began
-        **place,
-        address=address,
-    )

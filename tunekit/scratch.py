@@ -19,7 +19,7 @@ LONGEST_FOLDER = 24  # characters, below which Ray's sockets have names of at mo
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """Make a folder for a while, which is gone afterwards."""
-    top = _short_folder()
+    top = short_folder()
     made = Path(tempfile.mkdtemp(prefix=f".{SCRATCH}", dir=top))  # 0700
     lock = take_lock(made / "lock", create=True)
     scratch = made.rename(top / made.name[1:])  # with its lock in it, without which nobody takes it for ours
@@ -33,13 +33,13 @@ def scratch_folder() -> Iterator[Path]:
 
 def clear_left_behind() -> None:
     """Delete the scratch folders of processes that were killed, which could not do it, and end what runs in them."""
-    top = _short_folder()
+    top = short_folder()
     for lock_file in (*top.glob(f"{SCRATCH}*/lock"), *top.glob(f".{SCRATCH}*/lock")):
         with suppress(OSError, ExperimentError):
             _clear(lock_file.parent)
 
 
-def _short_folder() -> Path:
+def short_folder() -> Path:
     """Return the folder for temporary files, or another where its name is too long for the sockets below it.
 
     Raises:

@@ -21,6 +21,8 @@ from tunekit.datasets.base import Dataset
 from tunekit.distributions import in_words
 from tunekit.layers import describe
 from tunekit.live import clock, in_short
+from tunekit.machine import Finding
+from tunekit.plan import Plan
 from tunekit.remote import place_of
 from tunekit.results import Results
 from tunekit.safe_text import csv_cell, printable
@@ -63,6 +65,34 @@ def print_nodes(nodes: list[dict[str, Any]], queue: dict[str, int]) -> None:
     console.print(table)
     if queue:
         console.print(Text.assemble(("trials   ", "bold"), ", ".join(f"{n} {state}" for state, n in queue.items())))
+
+
+def print_plan(plan: Plan) -> None:
+    """Print what a search would take."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for what, how_much in plan.rows():
+        table.add_row(what, Text(how_much))
+    _console().print(table)
+
+
+def print_findings(findings: list[Finding]) -> None:
+    """Print what was found of this machine, and then what is wrong with it, worst first, a line each."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        if finding.text:
+            table.add_row(finding.topic, Text(printable(finding.text)))
+    console = _console()
+    console.print(table)
+    problems = sorted((finding for finding in findings if finding.problem), key=lambda finding: not finding.stops)
+    for finding in problems:
+        how = "stops any search" if finding.stops else "mind"
+        console.print(Text(f"{how}: {finding.topic}: {printable(finding.problem)}".replace("\n", " ")), soft_wrap=True)
+    if not problems:
+        console.print("nothing is wrong")
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
