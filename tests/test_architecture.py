@@ -27,17 +27,17 @@ LAYERS = [
     {"frozen"},
     {"training", "schedulers", "kept", "remote", "live", "cluster", "tracking", "spaces", "layers"},
     {"encoding", "forecasts", "confirm", "inference", "arithmetic"},
-    {"candidates"},
+    {"candidates", "screen", "notebook"},
     {"proposer"},
     {"forecaster"},
-    {"places"},
-    {"searchers", "trial", "recorder"},
+    {"places", "watched"},
+    {"searchers", "trial", "recorder", "watch"},
     {"asked", "results", "worker", "callbacks", "follower"},
     {"session", "summary", "repair", "gpus", "status"},
     {"engine"},
     {"experiment"},
     {"commands"},
-    {"cluster_commands"},
+    {"cluster_commands", "watch_commands"},
     {"cli"},
     {"__init__", "__main__"},
 ]  # lowest first; a file imports only from lower layers
@@ -51,8 +51,9 @@ OWNERS = {
     "pandas": {"results", "summary", "inference", "figures", "datasets"},
     "torchvision": {"datasets", "torchvision_models"},
     "sklearn": {"datasets"},
-    "rich": {"live", "summary", "datasets"},
-    "typer": {"cli", "commands", "cluster_commands"},
+    "rich": {"screen", "watch", "summary", "datasets"},
+    "IPython": {"notebook"},
+    "typer": {"cli", "commands", "cluster_commands", "watch_commands"},
 }
 
 
