@@ -90,20 +90,33 @@ class ViewState:
 
     def left_s(self) -> float | None:
         """Return the seconds that the search still takes, as fast as this session was so far; None if unknown."""
-        ended = [trial for trial in self.trials.values() if trial.state in ENDED]
-        in_all, new_epochs = self.opened.get("epochs_in_all"), self.num_epochs - self.epochs_before
-        if self.over or new_epochs < 1 or not (ended or in_all):
+        in_all, new_epochs = self.epochs_in_all(), self.num_epochs - self.epochs_before
+        if self.over or new_epochs < 1 or in_all is None:
             return None
-        each = sum(len(trial.history) for trial in ended) / max(1, len(ended))
-        left = max(0.0, (in_all or each * self.num_trials) - self.num_epochs)
-        left_s = (self.gone_s() - self.from_s) / new_epochs * left
+        left_s = (self.gone_s() - self.from_s) / new_epochs * (in_all - self.num_epochs)
         budget_s = self.opened.get("time_budget_s")
         return left_s if budget_s is None else max(0.0, min(left_s, budget_s - self.gone_s()))
+
+    def epochs_in_all(self) -> float | None:
+        """Return how many epochs the search trains: as planned, or judged by the trials that ended so far; or None."""
+        planned, trials = self.opened.get("epochs_in_all"), self.trials.values()
+        if planned is not None:
+            confirming = self._num_confirming() or 2 * self.opened.get("confirm", 0)
+            return max(planned + confirming * self.max_epochs, self.num_epochs)
+        if not self.num_ended:
+            return None
+        each = sum(len(trial.history) for trial in trials if trial.state in ENDED) / self.num_ended
+        going = sum(max(each, len(trial.history)) for trial in trials if trial.state not in ENDED)
+        return each * (self.num_ended + self.num_trials - len(trials)) + going
 
     @property
     def num_trials(self) -> int:
         """How many trials the search has in all."""
-        return max(self.opened.get("trials_in_all", self.opened.get("num_trials", 0)), len(self.trials))
+        planned = self.opened.get("trials_in_all", self.opened.get("num_trials", 0)) + self._num_confirming()
+        return max(planned, len(self.trials))
+
+    def _num_confirming(self) -> int:
+        return sum(trial.role != "search" for trial in self.trials.values())
 
     def summary(self) -> list[str]:
         """Return how far the search is: trials and time, how many are in each state, and the best so far."""
@@ -114,13 +127,15 @@ class ViewState:
         gone = f"{clock(self.gone_s())} gone" + (f", about {clock(left)} left" if left is not None else "")
         names = {} if self.whole else {"waiting": "not ended"}
         counts = [f"{states.count(state)} {names.get(state, state)}" for state in STATES if state in states]
+        planned = self.opened.get("epochs_in_all") and self.epochs_in_all()
+        trained = f"{self.num_epochs} of {planned:.0f} epochs" if planned else counted(self.num_epochs, "epoch")
         best = "none yet"
         if self.best:
             value, trial = self.best
             best = f"{self.metric} {value:.4f}, trial {trial.number}: {in_short(trial.config)}"
         return [
             f"{self.num_ended} of {counted(self.num_trials, 'trial')} ended · {gone}",
-            *([", ".join(counts)] if counts else []),
+            *([f"{trained} · {', '.join(counts)}"] if counts else []),
             f"best{'' if self.over else ' so far'}: {printable(best)}",
         ]
 

@@ -15,7 +15,7 @@ from tunekit.live import NUM_TROUBLES, ViewState, in_short, sparkline
 from tunekit.safe_text import printable
 
 OTHER_LINES = NUM_TROUBLES + 6  # beside those of trials: header, "and more", summary, and the line of the cursor
-NARROW = 72  # columns, in which there is no room for everything
+NARROW, WIDE = 72, 100  # columns, below which there is no room for long bars, and for the names of machines
 
 
 def can_redraw(console: Console) -> bool:
@@ -52,11 +52,13 @@ def _line(text: str, style: str = "") -> Text:
 
 
 def _table(state: ViewState, trials: list[Trial], width: int) -> Table:
+    bar_width = spark_width = 12 if width >= NARROW else 6
     table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
-    nodes = {trial.node for trial in state.trials.values()} - {""}
-    node = ["node"] if len(nodes) > 1 and width >= NARROW else []
-    for column in ("trial", *node, "epochs", "", escape(printable(state.metric)), ""):
-        table.add_column(column, no_wrap=True, overflow="ellipsis", justify="right" if column == "trial" else "left")
+    node = ["node"] if len({trial.node for trial in state.trials.values()} - {""}) > 1 and width >= WIDE else []
+    table.add_column("trial", justify="right", no_wrap=True)
+    for column in (*node, "epochs", "", escape(printable(state.metric))):
+        table.add_column(column, no_wrap=True, overflow="ellipsis")
+    table.add_column(width=spark_width)  # from the start, so that nothing moves when it fills
     table.add_column("config", no_wrap=True, overflow="ellipsis", ratio=1)  # which has what the others leave
     for trial in trials:
         values = [metrics[state.metric] for metrics in trial.history if state.metric in metrics]
@@ -65,9 +67,9 @@ def _table(state: ViewState, trials: list[Trial], width: int) -> Table:
             str(trial.number),
             *([Text(printable(trial.node)[:16])] if node else []),
             f"{len(trial.history)}/{state.max_epochs}",
-            ProgressBar(total=state.max_epochs, completed=len(trial.history), width=12 if width >= NARROW else 6),
+            ProgressBar(state.max_epochs, len(trial.history), width=bar_width, complete_style="cyan"),
             f"{values[-1]:.4f}" if values else "",
-            sparkline(values)[-12 if width >= NARROW else -6 :],
+            sparkline(values)[-spark_width:],
             Text(in_short(trial.config)),
             style="" if runs else "dim",
         )
