@@ -5,7 +5,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ def view(folder: Path, verbose: int) -> Iterator[None]:
                     show(state.hear(ledger.events(after=state.last.number if state.last else 0)))
             except ExperimentError as error:  # the search itself will say it, if it matters
                 say(printable(f"the view has ended: {error}"))
+            except BrokenPipeError:  # whoever read the lines has read enough
+                pass
 
         thread = threading.Thread(target=follow, name="tunekit-view", daemon=True)
         thread.start()
@@ -75,7 +77,8 @@ def as_lines(state: ViewState) -> Iterator[Show]:
             say(line)
 
     yield show
-    show(state.summary())
+    with suppress(BrokenPipeError):
+        show(state.summary())
 
 
 def say(line: str) -> None:
