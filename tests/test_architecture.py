@@ -29,11 +29,11 @@ LAYERS = [
     {"frozen", "trackers"},
     {"training", "schedulers", "kept", "remote", "live", "cluster", "tracking", "spaces", "layers"},
     {"encoding", "forecasts", "confirm", "inference", "arithmetic", "outcomes"},
-    {"candidates"},
+    {"candidates", "screen", "notebook"},
     {"proposer"},
     {"forecaster"},
-    {"places"},
-    {"searchers", "trial", "recorder"},
+    {"places", "watched"},
+    {"searchers", "trial", "recorder", "watch"},
     {"asked", "results", "worker", "callbacks", "follower"},
     {"session", "repair", "gpus", "status", "limits", "costs", "predictions", "optuna_export"},
     {"engine", "expected"},
@@ -43,7 +43,7 @@ LAYERS = [
     {"experiment"},
     {"resuming"},
     {"commands"},
-    {"cluster_commands", "doctor_commands"},
+    {"cluster_commands", "doctor_commands", "watch_commands"},
     {"cli"},
     {"__init__", "__main__"},
 ]  # lowest first; a file imports only from lower layers
@@ -59,8 +59,9 @@ OWNERS = {
     "pandas": {"results", "summary", "inference", "figures", "datasets"},
     "torchvision": {"datasets", "torchvision_models"},
     "sklearn": {"datasets"},
-    "rich": {"live", "summary", "datasets"},
-    "typer": {"cli", "commands", "cluster_commands", "doctor_commands", "options"},
+    "rich": {"screen", "watch", "summary", "datasets"},
+    "IPython": {"notebook"},
+    "typer": {"cli", "commands", "cluster_commands", "doctor_commands", "watch_commands", "options"},
 }
 
 

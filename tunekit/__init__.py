@@ -6,6 +6,8 @@ results = tunekit.run("mnist", dataset="mnist", data_dir="data")
 results.best_config, results.test()["test_accuracy"]
 """
 
+import logging
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +77,10 @@ _HOMES = ("errors", "distributions", "events", "datasets", "backbones", "inferen
 def __getattr__(name: str) -> Any:
     if name in __all__:
         for home in _HOMES:
-            module = import_module(f"tunekit.{home}")
+            with warnings.catch_warnings():  # as they are imported, tqdm and Ray ask a notebook for widgets of no use
+                warnings.filterwarnings("ignore", message="IProgress not found")
+                logging.getLogger("ray.widgets").setLevel(logging.WARNING)
+                module = import_module(f"tunekit.{home}")
             if hasattr(module, name):
                 globals()[name] = getattr(module, name)
                 return globals()[name]

@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import ray
-from ray.tune import Callback, Stopper
+from ray.tune import Callback, ProgressReporter, Stopper
 
 from tunekit.recorder import Recorder
 
@@ -110,3 +110,11 @@ class RayStopper(Stopper):
     def __getstate__(self) -> dict[str, Any]:
         """Leave nothing for Ray to save."""
         return {}
+
+
+class NoReport(ProgressReporter):
+    """What Ray Tune reports: nothing. Its own reporter clears a notebook's cell, however quiet it is asked to be."""
+
+    def should_report(self, trials: list[Any], done: bool = False) -> bool:
+        """Asked after each message."""
+        return False

@@ -12,11 +12,12 @@ from ray.tune.execution.tune_controller import TuneController
 
 from tunekit import gpus, training
 from tunekit.asked import Asked
-from tunekit.callbacks import RayCallback, RayStopper
+from tunekit.callbacks import NoReport, RayCallback, RayStopper
 from tunekit.cluster import ray_session
 from tunekit.datasets import publish
 from tunekit.forecaster import MOST_PAUSED, Forecaster
 from tunekit.ledger import Ledger, read_experiment
+from tunekit.notebook import in_notebook
 from tunekit.places import KIND, Places, Portion, any_gpus, request_of
 from tunekit.proposer import Proposer
 from tunekit.recorder import Recorder
@@ -122,6 +123,7 @@ class Engine:
                     stop=RayStopper(self.recorder),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # our checkpoints are our own
                     verbose=0,
+                    progress_reporter=NoReport() if in_notebook() else None,
                 ),
             )
             with patient_workers():

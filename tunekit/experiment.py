@@ -8,7 +8,6 @@ from typing import Any, Literal, overload
 
 import torch
 
-from tunekit import live
 from tunekit.asked import check_asked, check_config_alone
 from tunekit.confirm import propose_confirmations
 from tunekit.datasets import load_dataset
@@ -29,6 +28,7 @@ from tunekit.sweeps import arguments, is_sweep, read_sweep
 from tunekit.tracking import check_trackers, tracked
 from tunekit.training import pick_device
 from tunekit.trial import TrainFunction, TrialSetup, run_trial
+from tunekit.watch import view
 
 
 # fmt: off
@@ -151,15 +151,14 @@ def run(  # type: ignore[misc]  # the second signature leaves the others to this
     device = torch.device("cpu") if gpus_per_trial == 0 else pick_device()
     place, changed = open_folder(as_place(folder), name, asked, device)
     say(verbose, *(f"since this experiment began: {line}" for line in changed))
-    with session(place, {**limits, "changed": changed}, verbose) as ledger, tracked(trackers, place, where) as notes:
+    proposer = asked.proposer()
+    num_trials = len(proposer.grid) or num_trials
+    told = {"changed": changed, "trials_in_all": num_trials, "epochs_in_all": proposer.num_epochs(num_trials)}
+    with session(place, limits | told, verbose) as ledger, tracked(trackers, place, where) as notes:
         decisions = Decisions(asked.scheduler, max_epochs, asked.metric, asked.mode, ledger.events())
         recorder = Recorder(ledger, decisions, keep_best, time_budget_s)
-        proposer = asked.proposer()
-        num_trials = len(proposer.grid) or num_trials
         engine = Engine(asked, ledger, recorder, cpus_per_trial, gpus_per_trial, trial_timeout_s, address)
-        epochs = proposer.num_epochs(num_trials)
-        view = live.view(place, num_trials, max_epochs, asked.metric, asked.mode, verbose, epochs)
-        with followed(recorder), view:
+        with followed(recorder), view(place, verbose):
             confirmed = partial(propose_confirmations, ledger, asked.metric, asked.mode, seed, confirm)
             engine.search(proposer, num_trials, confirmed)
             compare(place_of(place), asked, limits, recorder)
@@ -218,7 +217,7 @@ def train(
             place_of(place), data, config, metric, mode, max_epochs, asked.train, num_threads=None,
             choices=read_experiment(place)["arithmetic"],
         )  # fmt: skip
-        with followed(recorder), live.view(place, 1, max_epochs, metric, mode, verbose), interruptible(recorder):
+        with followed(recorder), view(place, verbose), interruptible(recorder):
             if ledger.unfinished:
                 check_room(place, asked, num_going=1, keep_best=1)
             while ledger.unfinished and not recorder.stop_reason():  # again, where its memory ran out

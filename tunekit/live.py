@@ -1,172 +1,176 @@
-"""The terminal's view of a search while it runs: a reader of the ledger, on a thread of its own."""
+"""What a view of a search knows, and how it says it: the trials so far, the best, the time."""
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.markup import escape
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
-
 from tunekit.events import ENDED, Event, Trial, trials_from
-from tunekit.ledger import Ledger
 from tunekit.safe_text import printable
 from tunekit.scores import EPOCH_METRICS, is_better
 
-EVERY_S = 0.5
 SPARKS = "▁▂▃▄▅▆▇█"
-
-
-@contextmanager
-def view(
-    folder: Path, num_trials: int, max_epochs: int, metric: str, mode: str, verbose: int, num_epochs: int | None = None
-) -> Iterator[None]:
-    """Show the search in `folder` while the block runs: a live table on a terminal, else a line per trial that ends.
-
-    Args:
-        folder: the experiment's.
-        num_trials: how many trials the search has in all.
-        max_epochs: the most epochs a trial gets.
-        metric, mode: what best means.
-        verbose: 0 shows nothing.
-        num_epochs: how many the search trains in all, where that is known.
-    """
-    if not verbose:
-        yield
-        return
-    state = ViewState(Ledger(folder), num_trials, max_epochs, metric, mode, num_epochs)
-    console = Console()
-    done = threading.Event()
-    thread = threading.Thread(target=_show, args=(state, console, done), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(timeout=10)
-        state.ledger.close()
+NUM_TROUBLES = 3  # the last few that are shown
+STATES = ("running", "waiting", "paused", *ENDED)
 
 
 class ViewState:
-    """What the view knows: the trials, as the ledger has them so far."""
+    """What is known of a search, from the events heard so far.
 
-    def __init__(
-        self, ledger: Ledger, num_trials: int, max_epochs: int, metric: str, mode: str, num_epochs: int | None = None
-    ) -> None:
-        self.ledger, self.num_trials, self.max_epochs, self.num_epochs = ledger, num_trials, max_epochs, num_epochs
-        self.metric, self.mode = metric, mode
+    Args:
+        asked: what experiment.json says of it.
+        whole: the events are the driver's own; else they were made of what a storage knows, which is not told that a
+            trial starts or pauses.
+    """
+
+    def __init__(self, asked: dict[str, Any], whole: bool = True) -> None:
+        self.metric, self.mode, self.max_epochs = asked["metric"], asked["mode"], asked["max_epochs"]
+        self.whole = whole
+        self.opened: dict[str, Any] = {}
         self.trials: dict[int, Trial] = {}
-        self.heard = 0
+        self.rows: list[int] = []  # the trials that are shown: whoever starts takes the row of one that runs no more
+        self.troubles: deque[str] = deque(maxlen=NUM_TROUBLES)
         self.best: tuple[float, Trial] | None = None
-        self.began = time.monotonic()
-        self.epochs_before = sum(event.kind == "epoch" for event in self.catch_up())
+        self.last: Event | None = None
+        self.over = False
+        self.hear_time(0.0)
+        self.num_ended = 0
+        self.num_epochs = self.epochs_before = 0  # trained so far, and before this session
+        self.from_s = 0.0  # when the first trial of this session started
 
-    def catch_up(self) -> list[Event]:
-        """Take in what is new in the ledger, and return it."""
-        events = list(self.ledger.events(after=self.heard))
-        trials_from(events, self.trials)
-        self.heard = events[-1].number if events else self.heard
+    def hear(self, events: Iterable[Event]) -> list[str]:
+        """Take in what happened next; return a line for each event of which people want to know."""
+        lines = []
         for event in events:
-            trial = self.trials.get(event.trial) if event.trial is not None else None
-            value = event.data.get(self.metric) if event.kind == "epoch" else None
-            if trial is None or trial.role != "search" or value is None:
-                continue
-            if is_better(value, self.best[0] if self.best else None, self.mode):
-                self.best = value, trial
-        return events
+            trials_from([event], self.trials)
+            if event.kind == "opened":
+                self.opened, self.rows, self.epochs_before = event.data, [], self.num_epochs
+                self.from_s = event.at_s if self.whole else 0.0
+            elif event.trial is not None:
+                self._hear_of(self.trials[event.trial], event)
+                lines += [line] if (line := self._line(self.trials[event.trial], event)) else []
+            self.last = event
+            if self.whole:
+                self.hear_time(event.at_s)
+        return lines
+
+    def hear_time(self, at_s: float) -> None:
+        """Take in how many seconds the search has run for by now."""
+        self.at_s, self.heard_at = at_s, time.monotonic()
+
+    def _hear_of(self, trial: Trial, event: Event) -> None:
+        if event.kind == "epoch":
+            self.num_epochs += 1
+            value = event.data.get(self.metric)
+            if trial.role == "search" and value is not None:
+                known = self.best[0] if self.best else None
+                self.best = (value, trial) if is_better(value, known, self.mode) else self.best
+        elif event.kind == "started" and self.whole:
+            if not self.rows:
+                self.from_s = event.at_s
+            if trial.number not in self.rows:
+                free = [row for row, number in enumerate(self.rows) if self.trials[number].state != "running"]
+                row = free[0] if free else len(self.rows)
+                self.rows[row : row + 1] = [trial.number]
+        self.num_ended += event.kind == "ended"
+        if trouble := _trouble(event):
+            self.troubles.append(trouble)
+
+    def shown(self) -> list[Trial]:
+        """Return the trials that have a line each: those that run, and in the place of one that ran, that one."""
+        if self.over:
+            return []
+        if self.whole:
+            return [self.trials[number] for number in self.rows]
+        return [trial for trial in self.trials.values() if trial.state not in ENDED]
+
+    def gone_s(self) -> float:
+        """Return the seconds that the search has run for, over all its sessions."""
+        return self.at_s + (0.0 if self.over or self.last is None else time.monotonic() - self.heard_at)
 
     def left_s(self) -> float | None:
-        """Return the seconds that the search still takes, judged by the trials that ended so far; None if unknown."""
-        ended = [trial for trial in self.trials.values() if trial.state in ENDED]
-        epochs = sum(len(trial.history) for trial in self.trials.values())
-        new_epochs = epochs - self.epochs_before
-        if new_epochs < 1 or not (ended or self.num_epochs):
+        """Return the seconds that the search still takes, as fast as this session was so far; None if unknown."""
+        in_all, new_epochs = self.epochs_in_all(), self.num_epochs - self.epochs_before
+        if self.over or new_epochs < 1 or in_all is None:
             return None
-        each = sum(len(trial.history) for trial in ended) / max(1, len(ended))
-        total = self.num_epochs or each * max(self.num_trials, len(self.trials))
-        return (time.monotonic() - self.began) / new_epochs * max(0.0, total - epochs)
+        left_s = (self.gone_s() - self.from_s) / new_epochs * (in_all - self.num_epochs)
+        budget_s = self.opened.get("time_budget_s")
+        return left_s if budget_s is None else max(0.0, min(left_s, budget_s - self.gone_s()))
+
+    def epochs_in_all(self) -> float | None:
+        """Return how many epochs the search trains: as planned, or judged by the trials that ended so far; or None."""
+        planned, trials = self.opened.get("epochs_in_all"), self.trials.values()
+        if planned is not None:
+            confirming = self._num_confirming() or 2 * self.opened.get("confirm", 0)
+            return max(planned + confirming * self.max_epochs, self.num_epochs)
+        if not self.num_ended:
+            return None
+        each = sum(len(trial.history) for trial in trials if trial.state in ENDED) / self.num_ended
+        going = sum(max(each, len(trial.history)) for trial in trials if trial.state not in ENDED)
+        return each * (self.num_ended + self.num_trials - len(trials)) + going
+
+    @property
+    def num_trials(self) -> int:
+        """How many trials the search has in all."""
+        planned = self.opened.get("trials_in_all", self.opened.get("num_trials", 0)) + self._num_confirming()
+        return max(planned, len(self.trials))
+
+    def _num_confirming(self) -> int:
+        return sum(trial.role != "search" for trial in self.trials.values())
+
+    def summary(self) -> list[str]:
+        """Return how far the search is: trials and time, how many are in each state, and the best so far."""
+        states = [trial.state for trial in self.trials.values()]
+        if self.over:  # which its driver may not have come to write down
+            states = ["waiting" if state == "running" else state for state in states]
+        left = self.left_s()
+        gone = f"{clock(self.gone_s())} gone" + (f", about {clock(left)} left" if left is not None else "")
+        names = {} if self.whole else {"waiting": "not ended"}
+        counts = [f"{states.count(state)} {names.get(state, state)}" for state in STATES if state in states]
+        planned = self.opened.get("epochs_in_all") and self.epochs_in_all()
+        trained = f"{self.num_epochs} of {planned:.0f} epochs" if planned else counted(self.num_epochs, "epoch")
+        best = "none yet"
+        if self.best:
+            value, trial = self.best
+            best = f"{self.metric} {value:.4f}, trial {trial.number}: {in_short(trial.config)}"
+        return [
+            f"{self.num_ended} of {counted(self.num_trials, 'trial')} ended · {gone}",
+            *([f"{trained} · {', '.join(counts)}"] if counts else []),
+            f"best{'' if self.over else ' so far'}: {printable(best)}",
+        ]
+
+    def _line(self, trial: Trial, event: Event) -> str:
+        """Return an event in words; nothing for one that says nothing to people."""
+        if event.kind == "epoch" and self.num_trials == 1:
+            shown = [f"{printable(name)} {event.data[name]:.4f}" for name in event.data if name not in EPOCH_METRICS]
+            took = event.data.get("epoch_s", 0)
+            return f"epoch {event.epoch} of {self.max_epochs}: {', '.join(shown)} ({took:.1f} s)"
+        if event.kind not in ("ended", "paused", "retry"):
+            return _trouble(event)
+        what = {"ended": event.data.get("state"), "paused": "pauses", "retry": "tried again"}[event.kind]
+        value = trial.best_value(self.metric, self.mode)
+        said = [f"{self.metric} {value:.4f}"] if value is not None else []
+        if event.kind == "retry" or event.data.get("state") in ("failed", "diverged"):
+            said.append(_one_line(event.data["reason"]))
+        best = f", best {self.best[0]:.4f} of trial {self.best[1].number}" if self.best else ""
+        after = f"trial {trial.number} {what} after {counted(len(trial.history), 'epoch')}: {', '.join(said)}"
+        return printable(f"{after} ({self.num_ended} of {self.num_trials} ended{best})")
 
 
-def _show(state: ViewState, console: Console, done: threading.Event) -> None:
-    if console.is_terminal:
-        with Live(_table(state), console=console, refresh_per_second=4) as screen:
-            while not done.wait(EVERY_S):
-                state.catch_up()
-                screen.update(_table(state))
-            state.catch_up()
-            screen.update(_table(state))
-        return
-    while True:
-        last = done.wait(EVERY_S)
-        for event in state.catch_up():
-            if event.kind == "epoch" and state.num_trials == 1 and event.trial is not None:
-                console.print(_epoch_line(state, event), highlight=False, markup=False, soft_wrap=True)
-            if event.kind == "warned":
-                text = f"trial {event.trial}: {printable(event.data['text'])}"
-                console.print(text, highlight=False, markup=False, soft_wrap=True)
-            if event.kind in ("ended", "paused", "retry") and event.trial is not None:
-                console.print(_line(state, state.trials[event.trial], event), highlight=False, soft_wrap=True)
-        if last:
-            return
+def _trouble(event: Event) -> str:
+    """Return what went wrong, in a line; nothing where nothing did."""
+    trial = f"trial {event.trial}"
+    if event.kind == "warned":
+        return f"{trial}: {_one_line(event.data['text'])}"
+    if event.kind == "retry":
+        return f"{trial} is tried again: {_one_line(event.data['reason'])}"
+    if event.kind == "ended" and event.data["state"] in ("failed", "diverged"):
+        return f"{trial} {event.data['state']}: {_one_line(event.data['reason'])}"
+    return ""
 
 
-def _epoch_line(state: ViewState, event: Event) -> str:
-    shown = [name for name in event.data if name not in EPOCH_METRICS]
-    figures = ", ".join(f"{printable(name)} {event.data[name]:.4f}" for name in shown)
-    return f"epoch {event.epoch} of {state.max_epochs}: {figures} ({event.data.get('epoch_s', 0):.1f} s)"
-
-
-def _line(state: ViewState, trial: Trial, event: Event) -> str:
-    value = trial.best_value(state.metric, state.mode)
-    ended = sum(t.state in ENDED for t in state.trials.values())
-    what = {"ended": event.data.get("state"), "paused": "pauses", "retry": "tried again"}[event.kind]
-    scores = [f"{state.metric} {value:.4f}"] if value is not None else []
-    well = event.kind == "paused" or event.data.get("state") in ("finished", "stopped")
-    reasons = [] if well else [printable(event.data["reason"])]
-    score = escape(", ".join(scores + reasons))
-    best = f", best {state.best[0]:.4f} of trial {state.best[1].number}" if state.best else ""
-    counts = f"{ended} of {max(state.num_trials, len(state.trials))} ended"
-    return f"trial {trial.number} {what} after {len(trial.history)} epochs: {score} ({counts}{best})"
-
-
-def _table(state: ViewState) -> Group:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    several = len({trial.node for trial in state.trials.values()} - {""}) > 1
-    for column in ("trial", *(("node",) if several else ()), "epochs", "", state.metric, "", "config"):
-        table.add_column(column, no_wrap=True, overflow="ellipsis")
-    for trial in state.trials.values():
-        if trial.state == "running":
-            values = [metrics[state.metric] for metrics in trial.history if state.metric in metrics]
-            table.add_row(
-                str(trial.number),
-                *([printable(trial.node)] if several else []),
-                f"{len(trial.history)}/{state.max_epochs}",
-                ProgressBar(total=state.max_epochs, completed=len(trial.history), width=12),
-                f"{values[-1]:.4f}" if values else "",
-                sparkline(values),
-                Text(in_short(trial.config)),
-            )
-    counts: dict[str, int] = {}
-    for trial in state.trials.values():
-        counts[trial.state] = counts.get(trial.state, 0) + 1
-    ended = sum(counts.get(name, 0) for name in ENDED)
-    left = state.left_s()
-    parts = [
-        f"{ended} of {max(state.num_trials, len(state.trials))} trials",
-        ", ".join(f"{number} {name}" for name, number in counts.items()),
-        f"{clock(time.monotonic() - state.began)} gone" + (f", about {clock(left)} left" if left is not None else ""),
-    ]
-    best = Text("best so far: none yet")
-    if state.best:
-        value, trial = state.best
-        best = Text(f"best so far: {state.metric} {value:.4f}, trial {trial.number}: {in_short(trial.config)}")
-    return Group(table, Text(" · ".join(part for part in parts if part), style="bold"), best)
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split())) or "no reason known"
 
 
 def sparkline(values: list[float]) -> str:
@@ -205,3 +209,13 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def counted(number: int, what: str) -> str:
+    """Return how many there are of something.
+
+    Example:
+        >>> counted(1, "epoch"), counted(2, "epoch")
+        ('1 epoch', '2 epochs')
+    """
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from tunekit import figures, paths
+from tunekit import figures, notebook, paths
 from tunekit.arithmetic import settled
 from tunekit.config import complete
 from tunekit.confirm import Verdict, default_of, verdict_of, winner_of
@@ -231,6 +231,9 @@ class Results:
 
     def _state(self, trial: Trial) -> dict[str, Any]:
         return best_state(place_of(self.folder), trial.number, trial.best_epoch(self.metric, self.mode))
+
+    def _repr_html_(self) -> str:
+        return notebook.answer_html(self.trials, self.metric, self.mode, self.folder)
 
     def __repr__(self) -> str:
         states = pd.Series([trial.state for trial in self.trials.values()]).value_counts()
