@@ -22,12 +22,16 @@ LAYERS = [
     {"distributions", "optimization", "preprocessing", "metrics", "events", "samplers", "storage", "scratch"},
     {"rows", "space", "space_json", "config", "checkpoint", "datasets", "heads"},
     {"ledger", "claims", "trial_files", "rebuilding", "figures"}
-    | {"grids", "small_cnns", "torchvision_models", "sweep_parameters"},
+    | {"grids", "small_cnns", "torchvision_models", "sweep_parameters"}
+    | {"axes", "story", "frames"},
+    {"importance", "reproduction"},
     {"backbones", "sweeps", "trackers", "feeds"},
     {"frozen"},
     {"training", "schedulers", "kept", "remote", "live", "cluster", "tracking", "spaces", "layers"},
-    {"encoding", "forecasts", "confirm", "inference", "arithmetic"},
-    {"candidates"},
+    {"encoding", "forecasts", "confirm", "inference", "arithmetic", "sealed"},
+    {"candidates", "mistakes", "answer", "report_page"},
+    {"report"},
+    {"reporter"},
     {"proposer"},
     {"forecaster"},
     {"places"},
@@ -37,22 +41,22 @@ LAYERS = [
     {"engine"},
     {"experiment"},
     {"commands"},
-    {"cluster_commands"},
+    {"cluster_commands", "report_commands"},
     {"cli"},
     {"__init__", "__main__"},
 ]  # lowest first; a file imports only from lower layers
 OWNERS = {
     "ray": {"status", "places", "engine", "worker", "callbacks", "cluster", "searchers", "schedulers"}
     | {"cluster_file", "cluster_launch"},
-    "optuna": {"space", "space_json", "distributions", "grids", "samplers", "proposer", "encoding"},
+    "optuna": {"space", "space_json", "distributions", "grids", "samplers", "proposer", "encoding", "importance"},
     "wandb": {"trackers"},
     "plotly": {"figures"},
     "pyarrow": {"storage"},
-    "pandas": {"results", "summary", "inference", "figures", "datasets"},
+    "pandas": {"results", "summary", "inference", "figures", "frames", "datasets"},
     "torchvision": {"datasets", "torchvision_models"},
     "sklearn": {"datasets"},
     "rich": {"live", "summary", "datasets"},
-    "typer": {"cli", "commands", "cluster_commands"},
+    "typer": {"cli", "commands", "cluster_commands", "report_commands"},
 }
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tunekit import cluster_commands
+from tunekit import cluster_commands, report_commands
 from tunekit.commands import COMMANDS, Experiment
 from tunekit.errors import ConfigError, TunekitError
 from tunekit.safe_text import printable, redacted
@@ -116,7 +116,7 @@ def resume(experiment: Experiment, verbose: Verbose = 1, address: Address = None
     _print_results(tunekit.resume(experiment, verbose=verbose, address=address))
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, *report_commands.COMMANDS):
     app.command()(command)
 app.add_typer(cluster_commands.app, name="cluster")
 

@@ -18,6 +18,7 @@ from tunekit.errors import ConfigError, ExperimentError
 from tunekit.ledger import read_experiment
 from tunekit.recorder import Recorder
 from tunekit.remote import place_of
+from tunekit.reporter import reporting
 from tunekit.results import Results, load_results
 from tunekit.schedulers import Decisions
 from tunekit.session import check_room, finish, followed, interruptible, open_folder, say, session
@@ -131,9 +132,7 @@ def run(
     if gpus_per_trial != "auto" and (not isinstance(gpus_per_trial, int | float) or gpus_per_trial < 0):
         raise ConfigError(f"gpus_per_trial must be 'auto' or a number of at least 0, but is {gpus_per_trial!r}")
     data = load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image)
-    asked = check_asked(
-        space, data, metric, mode, max_epochs, searcher, scheduler, start_from, train, seed
-    )  # fmt: skip
+    asked = check_asked(space, data, metric, mode, max_epochs, searcher, scheduler, start_from, train, seed)
     device = torch.device("cpu") if gpus_per_trial == 0 else pick_device()
     place, changed = open_folder(as_place(folder), name, asked, device)
     say(verbose, *(f"since this experiment began: {line}" for line in changed))
@@ -148,7 +147,7 @@ def run(
         engine = Engine(asked, ledger, recorder, cpus_per_trial, gpus_per_trial, trial_timeout_s, address)
         epochs = proposer.num_epochs(num_trials)
         view = live.view(place, num_trials, max_epochs, asked.metric, asked.mode, verbose, epochs)
-        with followed(recorder), view:
+        with followed(recorder), view, reporting(place, ledger.problems):
             confirmed = partial(propose_confirmations, ledger, asked.metric, asked.mode, seed, confirm)
             engine.search(proposer, num_trials, confirmed)
     say(verbose, *notes)
@@ -206,7 +205,8 @@ def train(
             place_of(place), data, config, metric, mode, max_epochs, asked.train, num_threads=None,
             choices=read_experiment(place)["arithmetic"],
         )  # fmt: skip
-        with followed(recorder), live.view(place, 1, max_epochs, metric, mode, verbose), interruptible(recorder):
+        view, report = live.view(place, 1, max_epochs, metric, mode, verbose), reporting(place, ledger.problems)
+        with followed(recorder), view, report, interruptible(recorder):
             if ledger.unfinished:
                 check_room(place, asked, num_going=1, keep_best=1)
             while ledger.unfinished and not recorder.stop_reason():  # again, where its memory ran out
