@@ -27,8 +27,13 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, path: Path, width: int = 1280, height: int = 900, scheme: str = "light") -> Iterator[Any]:
-    """Open a page for a while, and fail if it says anything in the console or asks anybody for anything."""
+def opened(
+    browser: Any, path: Path, width: int = 1280, height: int = 900, scheme: str = "light", refuses: bool = False
+) -> Iterator[Any]:
+    """Open a page for a while, and fail if it says anything in the console or asks anybody for anything.
+
+    With `refuses` it must say that its policy refused something.
+    """
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     page = context.new_page()
     said: list[str] = []
@@ -41,7 +46,7 @@ def opened(browser: Any, path: Path, width: int = 1280, height: int = 900, schem
     page.wait_for_selector("#table tbody tr, #trials[hidden]", state="attached")
     yield page
     own = path.absolute().as_uri()
-    assert said == []
+    assert bool(said) == refuses and all("Content Security Policy" in line for line in said), said
     assert [url for url in asked if url != own and not url.startswith("data:")] == []
     context.close()
 

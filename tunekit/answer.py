@@ -60,8 +60,8 @@ def answer_of(
     beside = ""
     before = default.best_value(metric, mode) if default else None
     if default is not None and before is not None and default is not winner:
-        cards.append({"label": f"default config's {metric}", "value": f"{before:.4f}",
-                      "note": f"the best is {value - before:+.4f} from it"})  # fmt: skip
+        compared = f"{metric}; the best is {abs(value - before):.4f} {'higher' if value > before else 'lower'}"
+        cards.append({"label": "default config", "value": f"{before:.4f}", "note": compared})
         beside = f", against {before:.4f} of the default config"
     if tested:
         cards.append(_test_card(tested))
@@ -80,7 +80,7 @@ def answer_of(
 def _verdict(story: Story, metric: str, mode: str, winner: Trial, default: Trial | None) -> str:
     verdict = verdict_of(story.trials, metric, mode)
     if verdict is not None:
-        return str(verdict)
+        return f"{str(verdict)[0].upper()}{str(verdict)[1:]}."
     if default is winner:
         return "The default config is the best that was found."
     return (

@@ -13,7 +13,14 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-SCRIPTS = ("echarts.min.js", "page.js", "charts.js", "model.js", "table.js", "begin.js")  # in the order in which they run
+SCRIPTS = (
+    "echarts.min.js",
+    "page.js",
+    "charts.js",
+    "model.js",
+    "table.js",
+    "begin.js",
+)  # in the order in which they run
 
 
 def page_of(data: dict[str, Any]) -> str:

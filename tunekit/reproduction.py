@@ -7,6 +7,7 @@ from typing import Any
 NAMES = ("metric", "mode", "max_epochs", "searcher", "scheduler", "seed")
 LIMITS = ("num_trials", "time_budget_s", "confirm")
 UNSAID: tuple[Any, ...] = (None, 0, [], "")  # what a call need not say of its limits
+WIDTH = 80  # characters of a line, more or less
 SHARED = ("data_dir", "split_seed", "on_bad_image")  # arguments of `run` that are the dataset's too
 
 
@@ -81,12 +82,17 @@ def code_of(described: Any, indent: str = "") -> str:
         return _distribution(described["name"], described["attributes"])
     kind, content = next(iter(described.items())) if len(described) == 1 else ("", None)
     if kind in ("choice", "grid") and isinstance(content, list):
-        return f"{kind}({code_of(content)})"
+        options = [code_of(option) for option in content]
+        whole = f"{kind}([{', '.join(options)}])"
+        if not indent or len(whole) < WIDTH:
+            return whole
+        return f"{kind}([\n" + "".join(f"{indent}    {option},\n" for option in options) + f"{indent}])"
     if kind == "function" and isinstance(content, str):
         return content.rpartition(":")[2]
-    pairs = [f"{_quoted(key)}: {code_of(value)}" for key, value in described.items()]
+    inner = f"{indent}    " if indent else ""
+    pairs = [f"{_quoted(key)}: {code_of(value, inner)}" for key, value in described.items()]
     if indent and pairs:
-        return "{\n" + "".join(f"{indent}    {pair},\n" for pair in pairs) + indent + "}"
+        return "{\n" + "".join(f"{inner}{pair},\n" for pair in pairs) + indent + "}"
     return "{" + ", ".join(pairs) + "}"
 
 

@@ -9,9 +9,9 @@ function addChart(into, { height, summary, caption, option, legend, ready }) {
   const node = make("div", "chart"), around = make("figure", "", null, node);
   node.setAttribute("role", "img");
   node.setAttribute("aria-label", summary);
-  const entry = { node, option, height, ready, chart: null };
+  const entry = { node, option, height, ready, legend, chart: null };
   sizeOf(entry);
-  if (legend) around.append(legend);
+  if (legend) around.append(make("div"));
   around.append(make("figcaption", "", caption));
   into.append(around);
   charts.push(entry);
@@ -25,6 +25,7 @@ function sizeOf(entry) {
 
 function draw(entry) {
   near.unobserve(entry.node);
+  if (entry.legend) entry.node.nextElementSibling.replaceChildren(entry.legend());
   const c = colours(), first = !entry.chart;
   entry.chart = entry.chart || echarts.init(entry.node, null, { renderer: "canvas" });
   const common = { animation: false, backgroundColor: "transparent", textStyle: { fontFamily: c.sans, color: c.text } };
@@ -54,10 +55,17 @@ function tooltip(lines) {
 
 function valueAxis(c, name, more = {}) {
   return {
-    type: "value", name, nameLocation: "middle", nameTextStyle: { color: c.quiet, fontSize: 12 },
+    type: "value", name, nameLocation: "middle", nameGap: 30, nameTextStyle: { color: c.quiet, fontSize: 12 },
     axisLine: { lineStyle: { color: c.line } }, axisTick: { show: false }, splitLine: { lineStyle: { color: c.line } },
     axisLabel: { color: c.quiet, fontSize: 11, hideOverlap: true, formatter: short }, ...more,
   };
+}
+
+// Up and down the usual range of the metric, whose ends are no round numbers.
+function metricAxis(c, range) {
+  const plain = valueAxis(c, "", { min: range.low, max: range.high });
+  return { ...plain, axisLabel: { ...plain.axisLabel, showMinLabel: false, showMaxLabel: false },
+    splitLine: { ...plain.splitLine, showMinLine: false, showMaxLine: false } };
 }
 
 // An axis of positions, as axes.py makes them, with its own ticks.
@@ -78,16 +86,10 @@ function nearest(ticks, value) {
   return "";
 }
 
-const plotGrid = { left: 62, right: 18, top: 16, bottom: 48 };
+const plotGrid = { left: 62, right: 18, top: 16, bottom: 56 };
 
-function legendOf(items) {
-  const list = make("ul", "legend");
-  for (const [name, colour] of items) {
-    const mark = make("span", "swatch");
-    mark.style.backgroundColor = colour;
-    list.append(make("li", "", null, mark, name));
-  }
-  return list;
+function legendOf(states) {
+  return make("ul", "legend", null, ...states.map((name) => make("li", "", null, stateMark(name))));
 }
 
 function scaleLegend() {
@@ -114,7 +116,7 @@ function showProgress() {
         xAxis: valueAxis(c, column ? "time since the search began" : "epochs trained, over all trials",
           { min: 0, max: Math.max(until, 1), splitLine: { show: false },
             axisLabel: { color: c.quiet, fontSize: 11, hideOverlap: true, formatter: column ? clock : short } }),
-        yAxis: valueAxis(c, "", { min: range.low, max: range.high }),
+        yAxis: metricAxis(c, range),
         series: [{
           type: "line", step: "end", data: [...points, [until, last[2], last[3]]], symbol: "circle",
           symbolSize: (value, p) => (p.dataIndex < points.length ? 8 : 0), itemStyle: { color: c.strong },
@@ -145,7 +147,7 @@ function showParallel() {
     height: (width) => (upright(width) ? 70 * axes.length + 50 : 420),
     summary: `Parallel coordinates of ${trials.length} trials over ${names.join(", ")}.`,
     caption: `${trials.length} trials, coloured by ${DATA.metric}. "none": a key that the config does not have, or no result.`,
-    legend: scaleLegend(),
+    legend: scaleLegend,
     option: (c, width) => {
       const order = trials.map((trial, i) => i).sort((a, b) => worth(a) - worth(b));
       return {
@@ -159,6 +161,7 @@ function showParallel() {
             nameGap: 18, nameTextStyle: { color: c.text, fontSize: 12, fontWeight: 500, ...(upright(width)
               ? { align: "left", verticalAlign: "bottom", padding: [0, 0, 14, -12] } : {}) },
             axisLine: { lineStyle: { color: c.quiet, width: 1 } },
+            axisLabel: { ...plain.axisLabel, color: c.text, textBorderColor: c.page, textBorderWidth: 4 },
             areaSelectStyle: { width: 22, borderWidth: 1, borderColor: c.strong, color: c.strong, opacity: 0.2 },
           };
         }),
@@ -200,7 +203,7 @@ function pick(trials) {
 function showCurves() {
   if (!DATA.curves.length) return hide("curves");
   const every = DATA.curves.flatMap((curve) => curve.points.map((point) => point[1]));
-  const range = usualRange(every, DATA.mode), c = colours();
+  const range = usualRange(every, DATA.mode);
   const there = [...new Set(DATA.curves.map((curve) => curve.state))];
   const outside = range.outside ? ` ${range.outside} values lie far outside of the others, and of the chart.` : "";
   const left = DATA.trials.rows.length > DATA.curves.length + 50 ? ", the best and others evenly chosen" : "";
@@ -208,7 +211,7 @@ function showCurves() {
     height: (width) => (width < 620 ? 320 : 420),
     summary: `${DATA.metric} of ${DATA.curves.length} trials over their epochs; each ends in a dot where it was left.`,
     caption: `${DATA.curves.length} trials${left}; trials that were stopped early are faded. A dot is where one ended.${outside}`,
-    legend: legendOf(there.map((name) => [name, c.states[name]])),
+    legend: () => legendOf(there),
     option: (c) => {
       const shown = DATA.curves.filter((curve) => !state.picked || state.picked.has(curve.trial));
       const many = shown.length > 150, faded = (curve) => curve.state === "stopped";
@@ -221,7 +224,7 @@ function showCurves() {
         grid: plotGrid,
         xAxis: valueAxis(c, "epoch", { min: 1, max: Math.max(2, ...every.length ? DATA.curves.map((x) => x.points[x.points.length - 1][0]) : [2]),
           minInterval: 1, splitLine: { show: false } }),
-        yAxis: valueAxis(c, "", { min: range.low, max: range.high }),
+        yAxis: metricAxis(c, range),
         series: [
           { type: "lines", coordinateSystem: "cartesian2d", polyline: true, clip: true,
             data: known.filter((curve) => curve.points.length > 1).map((curve) => ({ name: String(curve.trial),
@@ -246,7 +249,7 @@ function showEffects() {
       summary: `${DATA.metric} of each trial over ${clipped(axis.name, 60)}.`,
       caption: `${DATA.metric} over ${clipped(axis.name, 60)}, a dot per trial; later trials are stronger.`,
       option: (c) => ({
-        grid: plotGrid, xAxis: placedAxis(c, axis), yAxis: valueAxis(c, "", { min: range.low, max: range.high }),
+        grid: plotGrid, xAxis: placedAxis(c, axis), yAxis: metricAxis(c, range),
         series: [{ type: "scatter", symbolSize: values.length > 300 ? 5 : 8, data: values.map((value, i) => ({
           name: String(DATA.scored[i][0]), value: [axis.positions[i], value],
           itemStyle: { color: c.strong, opacity: 0.25 + (0.6 * (i + 1)) / values.length } })) }],
@@ -268,7 +271,7 @@ function showSurface(good, values) {
     summary: `${DATA.metric} over ${clipped(across.name, 60)} and ${clipped(up.name, 60)}, in colours; each trial is a dot.`,
     caption: `Colours are the mean ${DATA.metric} of the trials nearby, the nearer the more; where nothing is drawn, nothing ` +
       "was tried. A dot is a trial; the ring is the best.",
-    legend: scaleLegend(),
+    legend: scaleLegend,
     option: (c) => ({
       grid: { ...plotGrid, left: 76 }, xAxis: placedAxis(c, across), yAxis: placedAxis(c, up, { nameGap: 58 }),
       series: [
@@ -276,7 +279,7 @@ function showSurface(good, values) {
           const [x, y] = [middle(across, api.value(0)), middle(up, api.value(1))];
           const from = api.coord([x.at - x.size / 2, y.at + y.size / 2]), to = api.coord([x.at + x.size / 2, y.at - y.size / 2]);
           const shape = { x: from[0], y: from[1], width: to[0] - from[0] + 0.6, height: to[1] - from[1] + 0.6 };
-          return { type: "rect", shape, style: { fill: scaleColour(good(api.value(2))), opacity: 0.9 } };
+          return { type: "rect", shape, style: { fill: scaleColour(good(api.value(2))) } };
         } },
         { type: "scatter", symbolSize: (value, p) => (DATA.scored[p.dataIndex][0] === DATA.trials.best ? 15 : values.length > 300 ? 5 : 8),
           data: values.map((value, i) => { const best = DATA.scored[i][0] === DATA.trials.best; return {
@@ -293,18 +296,19 @@ function showTimeline() {
   const { lanes, stints, num_left_out: left } = DATA.timeline;
   if (!stints.length) return hide("timeline");
   const states = new Map(DATA.trials.rows.map((row) => [row[0], row[1]]));
-  const there = [...new Set(stints.map((stint) => states.get(stint[3])).filter(Boolean))], c = colours();
-  const busy = stints.reduce((sum, stint) => sum + stint[2] - stint[1], 0) / (lanes.length * (DATA.progress.now_s || 1));
+  const there = [...new Set(stints.map((stint) => states.get(stint[3])).filter(Boolean))];
+  const from = Math.min(...stints.map((stint) => stint[1])), lasted = DATA.progress.now_s - from;
+  const busy = stints.reduce((sum, stint) => sum + stint[2] - stint[1], 0) / (lanes.length * lasted || 1);
   const more = left ? ` The shortest ${left.toLocaleString("en")} are left out.` : "";
   addChart(byId("timeline"), {
     height: () => Math.max(140, Math.min(1400, 26 * lanes.length + 80)),
     summary: `Which trial ran at which of ${lanes.length} places, and when.`,
-    caption: `${stints.length.toLocaleString("en")} stints at ${lanes.length} places, busy ${Math.round(100 * busy)} % of the time. ` +
+    caption: `${stints.length.toLocaleString("en")} stints at ${lanes.length} places, busy ${Math.round(100 * Math.min(1, busy))} % of the time since ${clock(from)}, when the first began. ` +
       "A row is a place on a machine: trials that ran there one after another; the colour is what became of them." + more,
-    legend: legendOf(there.map((name) => [name, c.states[name]])),
+    legend: () => legendOf(there),
     option: (c, width) => ({
-      grid: { left: width < 620 ? 70 : 130, right: 24, top: 10, bottom: 48 },
-      xAxis: valueAxis(c, "time since the search began", { min: 0, max: Math.max(DATA.progress.now_s, 1),
+      grid: { left: width < 620 ? 70 : 130, right: 24, top: 10, bottom: 56 },
+      xAxis: valueAxis(c, "time since the search began", { min: from, max: from + Math.max(lasted, 1),
         axisLabel: { color: c.quiet, fontSize: 11, hideOverlap: true, formatter: clock } }),
       yAxis: { type: "category", data: lanes, inverse: true, axisLine: { show: false }, axisTick: { show: false },
         axisLabel: { color: c.quiet, fontSize: 11, width: width < 620 ? 60 : 118, overflow: "truncate" } },

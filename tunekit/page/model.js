@@ -92,7 +92,9 @@ function confusionTable(names, confusion) {
     body.append(row);
   });
   table.append(make("thead", "", null, head), body);
-  return scrollable("Confusion matrix: rows are true classes, columns what the model says", table);
+  const around = scrollable("Confusion matrix: rows are true classes, columns what the model says", table);
+  around.classList.add("snug");
+  return around;
 }
 
 function showImages(into, looked) {

@@ -37,7 +37,7 @@ function colours() {
   const style = getComputedStyle(document.documentElement), of = (name) => style.getPropertyValue(name).trim();
   const dark = DARK.matches && !matchMedia("print").matches;
   return {
-    dark, text: of("--text"), quiet: of("--quiet"), line: of("--line"), card: of("--card"), strong: of("--strong"),
+    dark, text: of("--text"), quiet: of("--quiet"), page: of("--page"), line: of("--line"), card: of("--card"), strong: of("--strong"),
     shade: of("--shade"), sans: style.fontFamily || "sans-serif",
     states: {
       finished: dark ? "#56b4e9" : "#0072b2", stopped: dark ? "#8d97a3" : "#8a939d", diverged: "#d55e00",
@@ -158,14 +158,16 @@ function showNav() {
     links.set(section.id, link);
     byId("nav").append(make("li", "", null, link));
   }
-  const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (!entry.isIntersecting) continue;
-      for (const link of links.values()) link.removeAttribute("aria-current");
-      links.get(entry.target.id).setAttribute("aria-current", "true");
+  const mark = () => {
+    const above = [...links.keys()].filter((id) => byId(id).getBoundingClientRect().top < innerHeight * 0.4);
+    const here = above.pop() || "answer";
+    for (const [id, link] of links) {
+      if (id === here) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
     }
-  }, { rootMargin: "-10% 0px -80% 0px" });
-  for (const id of links.keys()) seen.observe(byId(id));
+  };
+  addEventListener("scroll", mark, { passive: true });
+  mark();
 }
 
 // While the search goes on the page looks again by itself; a button ends that, and so does anybody's work in it.

@@ -27,6 +27,7 @@ function showTable() {
   const head = byId("table").querySelector("thead tr");
   COLUMNS.forEach(([name, by], i) => {
     const cell = headCell(by ? null : name);
+    if (!by) cell.className = "plain";
     if (by) {
       const button = make("button", "", name);
       button.type = "button";
@@ -83,7 +84,7 @@ function showRows(page) {
 function rowOf(row) {
   const line = make("tr", row[0] === DATA.trials.best ? "best" : "");
   COLUMNS.forEach(([name, by, shown], i) => {
-    const kind = name === "config" ? "config" : name === "reason" ? "why" : [0, 2, 3, 4, 5].includes(i) ? "n" : "";
+    const kind = name === "config" ? "config" : name === "reason" ? "why" : ["source", "node"].includes(name) ? "short" : [0, 2, 3, 4, 5].includes(i) ? "n" : "";
     line.append(make("td", kind, null, shown(row)));
   });
   return line;
