@@ -157,7 +157,7 @@ function showParallel() {
         parallelAxis: axes.map((axis, dim) => {
           const plain = placedAxis(c, axis);
           return {
-            ...plain, dim, name: clipped(axis.name, upright(width) ? 40 : 18), nameLocation: upright(width) ? "start" : "end",
+            ...plain, dim, z: 10, name: clipped(axis.name, upright(width) ? 40 : 18), nameLocation: upright(width) ? "start" : "end",
             nameGap: 18, nameTextStyle: { color: c.text, fontSize: 12, fontWeight: 500, ...(upright(width)
               ? { align: "left", verticalAlign: "bottom", padding: [0, 0, 14, -12] } : {}) },
             axisLine: { lineStyle: { color: c.quiet, width: 1 } },
@@ -166,7 +166,7 @@ function showParallel() {
           };
         }),
         series: [{
-          type: "parallel", smooth: 0.12, inactiveOpacity: 0.04, activeOpacity: 0.9, progressive: 500,
+          type: "parallel", z: 1, smooth: 0.12, inactiveOpacity: 0.04, activeOpacity: 0.9, progressive: 500,
           lineStyle: { width: trials.length > 200 ? 1 : 1.6, opacity: trials.length > 200 ? 0.45 : 0.8 },
           data: order.map((i) => ({
             name: String(trials[i]), value: axes.map((axis) => axis.positions[i]),
