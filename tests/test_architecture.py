@@ -24,12 +24,16 @@ LAYERS = [
     {"distributions", "optimization", "preprocessing", "metrics", "events", "samplers", "storage", "scratch"},
     {"rows", "space", "space_json", "config", "checkpoint", "datasets", "heads"},
     {"ledger", "claims", "trial_files", "rebuilding", "figures"}
-    | {"grids", "small_cnns", "torchvision_models", "sweep_parameters"},
+    | {"grids", "small_cnns", "torchvision_models", "sweep_parameters"}
+    | {"axes", "story", "frames"},
+    {"importance", "reproduction"},
     {"backbones", "sweeps", "wandb_tracker", "tensorboard_tracker", "feeds"},
     {"frozen", "trackers"},
     {"training", "schedulers", "kept", "remote", "live", "cluster", "tracking", "spaces", "layers"},
-    {"encoding", "forecasts", "confirm", "inference", "arithmetic", "outcomes"},
-    {"candidates", "screen", "notebook"},
+    {"encoding", "forecasts", "confirm", "inference", "arithmetic", "outcomes", "sealed"},
+    {"candidates", "screen", "notebook", "mistakes", "answer", "report_page"},
+    {"report"},
+    {"reporter"},
     {"proposer"},
     {"forecaster"},
     {"places", "watched"},
@@ -43,25 +47,25 @@ LAYERS = [
     {"experiment"},
     {"resuming"},
     {"commands"},
-    {"cluster_commands", "doctor_commands", "watch_commands"},
+    {"cluster_commands", "doctor_commands", "report_commands", "watch_commands"},
     {"cli"},
     {"__init__", "__main__"},
 ]  # lowest first; a file imports only from lower layers
 OWNERS = {
     "ray": {"status", "places", "engine", "worker", "callbacks", "cluster", "searchers", "schedulers"}
     | {"cluster_file", "cluster_launch"},
-    "optuna": {"space", "space_json", "distributions", "grids", "samplers", "proposer", "encoding"}
+    "optuna": {"space", "space_json", "distributions", "grids", "samplers", "proposer", "encoding", "importance"}
     | {"outcomes", "optuna_export"},
     "wandb": {"wandb_tracker"},
     "tensorboard": {"tensorboard_tracker"},
     "plotly": {"figures"},
     "pyarrow": {"storage"},
-    "pandas": {"results", "summary", "inference", "figures", "datasets"},
+    "pandas": {"results", "summary", "inference", "figures", "frames", "datasets"},
     "torchvision": {"datasets", "torchvision_models"},
     "sklearn": {"datasets"},
     "rich": {"screen", "watch", "summary", "datasets"},
     "IPython": {"notebook"},
-    "typer": {"cli", "commands", "cluster_commands", "doctor_commands", "watch_commands", "options"},
+    "typer": {"cli", "commands", "cluster_commands", "doctor_commands", "report_commands", "watch_commands", "options"},
 }
 
 

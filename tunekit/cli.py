@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tunekit import cluster_commands, doctor_commands, options, watch_commands
+from tunekit import cluster_commands, doctor_commands, options, report_commands, watch_commands
 from tunekit.commands import COMMANDS
 from tunekit.errors import ConfigError, TunekitError
 from tunekit.safe_text import printable, redacted
@@ -131,7 +131,7 @@ def resume(experiment: options.Experiment, verbose: options.Verbose = 1, address
     _print_results(tunekit.resume(experiment, verbose=verbose, address=address))
 
 
-for command in (*COMMANDS, *watch_commands.COMMANDS, *doctor_commands.COMMANDS):
+for command in (*COMMANDS, *watch_commands.COMMANDS, *report_commands.COMMANDS, *doctor_commands.COMMANDS):
     app.command()(command)
 app.add_typer(cluster_commands.app, name="cluster")
 

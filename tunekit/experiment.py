@@ -19,6 +19,7 @@ from tunekit.plan import Plan, make_plan
 from tunekit.predictions import compare
 from tunekit.recorder import Recorder
 from tunekit.remote import place_of
+from tunekit.reporter import reporting
 from tunekit.results import Results, load_results
 from tunekit.schedulers import Decisions
 from tunekit.session import check_room, finish, followed, interruptible, open_folder, say, session
@@ -143,9 +144,7 @@ def run(  # type: ignore[misc]  # the second signature leaves the others to this
               "tracker": trackers}  # fmt: skip
     check_limits(limits)
     data = load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image)
-    asked = check_asked(
-        space, data, metric, mode, max_epochs, searcher, scheduler, start_from, train, seed
-    )  # fmt: skip
+    asked = check_asked(space, data, metric, mode, max_epochs, searcher, scheduler, start_from, train, seed)
     if dry_run:
         return make_plan(asked, limits, as_place(folder), name)
     device = torch.device("cpu") if gpus_per_trial == 0 else pick_device()
@@ -158,7 +157,7 @@ def run(  # type: ignore[misc]  # the second signature leaves the others to this
         decisions = Decisions(asked.scheduler, max_epochs, asked.metric, asked.mode, ledger.events())
         recorder = Recorder(ledger, decisions, keep_best, time_budget_s)
         engine = Engine(asked, ledger, recorder, cpus_per_trial, gpus_per_trial, trial_timeout_s, address)
-        with followed(recorder), view(place, verbose):
+        with followed(recorder), view(place, verbose), reporting(place, ledger.problems):
             confirmed = partial(propose_confirmations, ledger, asked.metric, asked.mode, seed, confirm)
             engine.search(proposer, num_trials, confirmed)
             compare(place_of(place), asked, limits, recorder)
@@ -217,7 +216,7 @@ def train(
             place_of(place), data, config, metric, mode, max_epochs, asked.train, num_threads=None,
             choices=read_experiment(place)["arithmetic"],
         )  # fmt: skip
-        with followed(recorder), view(place, verbose), interruptible(recorder):
+        with followed(recorder), view(place, verbose), reporting(place, ledger.problems), interruptible(recorder):
             if ledger.unfinished:
                 check_room(place, asked, num_going=1, keep_best=1)
             while ledger.unfinished and not recorder.stop_reason():  # again, where its memory ran out

@@ -35,6 +35,11 @@ def test_json(folder: Path) -> Path:
     return folder / "test.json"
 
 
+def report_html(folder: Path) -> Path:
+    """The report: one page, made from the rest of the folder again and again."""
+    return folder / "report.html"
+
+
 def storage_json(folder: Path) -> Path:
     """The URL of the storage that has the checkpoints, where the folder is but this machine's part of an experiment."""
     return folder / "storage.json"

@@ -13,14 +13,19 @@ from tunekit.config import complete
 from tunekit.confirm import Verdict, default_of, verdict_of, winner_of
 from tunekit.datasets import load_dataset
 from tunekit.datasets.base import Dataset
-from tunekit.errors import ExperimentError
+from tunekit.errors import ExperimentError, TunekitError
 from tunekit.events import Trial
+from tunekit.frames import epoch_frame, trial_frame
 from tunekit.inference import TrainedModel
 from tunekit.ledger import Ledger, in_use_by, read_experiment
-from tunekit.remote import on_this_machine, place_of, store_figures
+from tunekit.mistakes import look
+from tunekit.remote import on_this_machine, place_of
+from tunekit.reporter import write_report
+from tunekit.sealed import open_test_split
 from tunekit.space import Config, Space, draw_config
 from tunekit.space_json import space_from_json
 from tunekit.storage import as_place
+from tunekit.story import Story
 from tunekit.trial_files import best_state
 
 
@@ -47,7 +52,7 @@ class Results:
     """
 
     def __init__(self, folder: Path, dataset: Dataset | None = None, space: Space | None = None) -> None:
-        described = read_experiment(folder)
+        described = self._described = read_experiment(folder)
         self.folder = folder
         self.asked: dict[str, Any] = described["asked"]
         self.versions: dict[str, Any] = described["versions"]
@@ -59,10 +64,12 @@ class Results:
         except (TypeError, LookupError, ValueError) as error:
             raise ExperimentError(f"{folder} is no experiment of this version of tunekit: {error}") from None
         self._dataset, self._space = dataset, space
+        self._story = Story(self.metric, self.mode)
         ledger = Ledger(folder)
-        self.trials: dict[int, Trial] = ledger.trials()
-        self.limits: dict[str, Any] = next((e.data for e in reversed(list(ledger.events())) if e.kind == "opened"), {})
+        self._story.hear(ledger.events())
         ledger.close()
+        self.trials: dict[int, Trial] = self._story.trials
+        self.limits: dict[str, Any] = self._story.limits
         if any(trial.state == "running" for trial in self.trials.values()) and in_use_by(folder) is None:
             for trial in self.trials.values():
                 trial.state = "waiting" if trial.state == "running" else trial.state
@@ -101,29 +108,12 @@ class Results:
 
         Columns: trial, state, num_epochs, best_epoch, the metric, config/<key>..., node, duration_s.
         """
-        rows = []
-        for trial in self.trials.values():
-            if trial.role == "search":
-                rows.append({
-                    "trial": trial.number,
-                    "state": trial.state,
-                    "num_epochs": len(trial.history),
-                    "best_epoch": trial.best_epoch(self.metric, self.mode),
-                    self.metric: trial.best_value(self.metric, self.mode),
-                    **{f"config/{key}": value for key, value in trial.config.items()},
-                    "node": trial.node,
-                    "duration_s": trial.duration_s,
-                })  # fmt: skip
-        return pd.DataFrame(rows)
+        return trial_frame(self.trials, self.metric, self.mode)
 
     @property
     def history(self) -> pd.DataFrame:
         """One row per trial of the search and epoch: trial, epoch and all metrics."""
-        return pd.DataFrame([
-            {"trial": trial.number, **metrics, "epoch": epoch}
-            for trial in self.trials.values() if trial.role == "search"
-            for epoch, metrics in enumerate(trial.history, start=1)
-        ])  # fmt: skip
+        return epoch_frame(self.trials)
 
     @property
     def verdict(self) -> Verdict | None:
@@ -161,6 +151,30 @@ class Results:
         """Write the best model to files that `tunekit.load_model` opens: see `TrainedModel.export`."""
         return self.trained_model().export(path)
 
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the report: one HTML page with all that was found, which opens without a network.
+
+        It also has what the best model does on val, where the data and the model are to be had. The test split is not
+        opened for it: its figures are there if `test()` was called before.
+
+        Args:
+            path: of the page; report.html in the experiment's folder when None.
+
+        Returns:
+            The page's path.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        path = paths.report_html(self.folder) if path is None else Path(path)
+        try:
+            looked = look(self.trained_model(), self._data())
+        except TunekitError as error:
+            looked = {"note": str(error)}
+        going = any(trial.state == "running" for trial in self.trials.values())
+        write_report(path, self.folder, self._described, self._story, going=going, looked=looked)
+        return path
+
     def parallel_coordinates(self) -> Any:
         """Return a plotly Figure: a line per trial through its config to its score."""
         return figures.parallel_coordinates(self.dataframe, self.metric)
@@ -190,37 +204,26 @@ class Results:
         Raises:
             ExperimentError: another trial has become the best since the split was opened, or the data has changed.
         """
-        path = paths.test_json(self.folder)
-        known = _read_figures(path) if path.exists() else None
         winner, default = self.best_trial, default_of(self.trials)
-        if known is not None and not again:
-            if known["trial"] != winner.number:
-                raise ExperimentError(
-                    f"the test split was opened for trial {known['trial']}, but now trial {winner.number} is the best: "
-                    "each further look makes it a little less of a test; results.test(again=True) looks and counts"
-                )
-            store_figures(self.folder)  # which may have been cut off
-            return known
-        found = {"trial": winner.number, "epoch": self.best_epoch, **self._test(winner)}
-        if default is not None and default.state in ("finished", "stopped"):
-            found["default"] = {"trial": default.number, **self._test(default)}
-        found["times_opened"] = (known["times_opened"] if known else 0) + 1
-        paths.write_json(path, found)
-        store_figures(self.folder)
-        return paths.read_json(path)
+
+        def measure(trial: Trial) -> dict[str, Any]:
+            return self._trained(trial).test(self._data())
+
+        return open_test_split(self.folder, winner, self.best_epoch, default, measure, again)
 
     @property
     def dataset_source(self) -> dict[str, Any]:
         """The arguments of `load_dataset` that give the experiment's dataset again; empty for one made in memory."""
         return self.described_dataset.source
 
-    def _test(self, trial: Trial) -> dict[str, Any]:
+    def _data(self) -> Dataset:
+        """Return the data that was searched on; it is loaded once."""
         if self._dataset is None and not self.dataset_source:
             raise ExperimentError(f"{self.folder} was run on data made in memory: load_results(folder, dataset=...)")
         dataset = self._dataset = self._dataset or load_dataset(**self.dataset_source)
         if dataset.fingerprint != self.described_dataset.fingerprint:
             raise ExperimentError(f"the data of {self.folder} has changed since the search: test on what it was run on")
-        return self._trained(trial).test(dataset)
+        return dataset
 
     def _trained(self, trial: Trial) -> TrainedModel:
         if self.asked["train"]:
@@ -239,12 +242,3 @@ class Results:
         states = pd.Series([trial.state for trial in self.trials.values()]).value_counts()
         counts = ", ".join(f"{number} {state}" for state, number in states.items())
         return f"Results({str(self.folder)!r}: {counts})"
-
-
-def _read_figures(path: Path) -> dict[str, Any]:
-    """Return the test split's figures as they were written down."""
-    try:
-        known = paths.read_json(path)
-        return {**known, "trial": int(known["trial"]), "times_opened": int(known["times_opened"])}
-    except (ValueError, TypeError, KeyError) as error:
-        raise ExperimentError(f"{path} is damaged ({error}): delete it to open the test split anew") from None

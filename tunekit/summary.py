@@ -19,6 +19,7 @@ from tunekit.config import KEYS, complete
 from tunekit.confirm import default_of
 from tunekit.datasets.base import Dataset
 from tunekit.distributions import in_words
+from tunekit.errors import StorageError
 from tunekit.layers import describe
 from tunekit.live import clock, in_short
 from tunekit.machine import Finding
@@ -38,7 +39,10 @@ def print_trials(results: Results, num_trials: int = 20) -> None:
 
 
 def print_results(results: Results) -> None:
-    """Print the trials, the best config with its figures on val and test, the default config's, and the folder."""
+    """Print the trials, the best config with its figures on val and test, the default config's, and where all lies.
+
+    The report is written anew, with the figures on test and what the best model does on val.
+    """
     console = _console()
     print_trials(results)
     tested = results.test()
@@ -47,6 +51,10 @@ def print_results(results: Results) -> None:
         console.print(Text.assemble(("verdict       ", "bold"), str(results.verdict)))
     elif results.best_trial.source == "default":
         console.print(Text.assemble(("verdict       ", "bold"), "the default config is the best that was found"))
+    try:
+        console.print(Text.assemble(("report        ", "bold"), printable(results.report())))
+    except StorageError as error:  # the disk is full, say: what was found is on the screen
+        console.print(Text(printable(error)))
     console.print(Text.assemble(("all of it     ", "bold"), printable(place_of(results.folder))))
 
 

@@ -125,7 +125,8 @@ def outcome(folder: Path) -> dict[str, Any]:
         for number, trial in ledger.trials().items()
     }
     ledger.close()
-    ours = (path for path in sorted(folder.rglob("*")) if path.is_file() and "ledger." not in path.name)
+    ours = (path for path in sorted(folder.rglob("*")) if path.is_file() and "ledger." not in path.name
+            and path.name != "report.html")  # which says when it was made  # fmt: skip
     return {**trials, **{str(path.relative_to(folder)): content(path) for path in ours if not is_aside(path)}}
 
 
