@@ -93,7 +93,7 @@ def _row(parameter: Any) -> str:
     name = ", ".join(parameter.opts) if option else (parameter.metavar or parameter.name).upper()
     what, _, said = (getattr(parameter, "help", "") or "").partition("[default: ")
     default = said.rstrip("] ") or ("needed" if parameter.required else _plain(parameter.default))
-    return f"| `{name}` | {_text(what.strip())} | {_text(default)} |"
+    return f"| `{name}`{{ .whole }} | {_text(what.strip())} | {_text(default)} |"
 
 
 def _plain(default: Any) -> str:
@@ -104,7 +104,7 @@ def config_keys() -> str:
     """Return the config keys that tunekit's own training loop reads."""
     from tunekit.config import KEYS
 
-    rows = [f"| `{name}` | `{k.default!r}` | {_text(k.rule)} | {_text(k.meaning)} |" for name, k in KEYS.items()]
+    rows = [f"| `{name}`{{ .whole }} | `{k.default!r}` | {_text(k.rule)} | {_text(k.meaning)} |" for name, k in KEYS.items()]
     return "\n".join(["| key | default | may be | what it is |", "|---|---|---|---|", *rows])
 
 
