@@ -4,6 +4,7 @@ A page links to a file outside docs/ as it would on disk (../examples/mnist.py):
 `<!-- made: NAME -->` in a page is replaced by what the function NAME of MADE returns.
 """
 
+import inspect
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -77,12 +78,21 @@ def commands() -> str:
 def _command(command: Any, name: str) -> Iterator[str]:
     nested = getattr(command, "commands", {})
     if name != "tunekit":
-        yield f"## {name}\n\n{_text(command.help or '')}\n"
+        yield f"## {name}\n\n{_help(command.help or '')}\n"
     rows = [] if nested else [row for parameter in command.params if (row := _row(parameter))]
     if rows:
         yield "\n".join(["| | | default |", "|---|---|---|", *rows, ""])
     for word, each in nested.items():
         yield from _command(each, f"{name} {word}")
+
+
+def _help(text: str) -> str:
+    """Return what a command says of itself; a paragraph that begins with a backspace holds examples, line by line."""
+    shown = []
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        _, examples, lines = paragraph.partition("\b\n")
+        shown.append(f"```shell\n{lines}\n```" if examples else _text(paragraph))
+    return "\n\n".join(shown)
 
 
 def _row(parameter: Any) -> str:
@@ -104,7 +114,9 @@ def config_keys() -> str:
     """Return the config keys that tunekit's own training loop reads."""
     from tunekit.config import KEYS
 
-    rows = [f"| `{name}`{{ .whole }} | `{k.default!r}` | {_text(k.rule)} | {_text(k.meaning)} |" for name, k in KEYS.items()]
+    rows = [
+        f"| `{name}`{{ .whole }} | `{k.default!r}` | {_text(k.rule)} | {_text(k.meaning)} |" for name, k in KEYS.items()
+    ]
     return "\n".join(["| key | default | may be | what it is |", "|---|---|---|---|", *rows])
 
 

@@ -1,4 +1,4 @@
-"""The table "Coming from ..., line by line": each right side is run here, or stands in an example that the tests run."""
+"""The table in docs/coming-from: each right-hand side is run here, or stands in an example that the tests run."""
 
 import re
 import shlex

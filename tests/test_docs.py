@@ -1,16 +1,14 @@
 """What README and docs/ say: every block of code runs, every link leads somewhere, and nothing is missing.
 
-A block with a title is somebody else's code, a file, or needs what is not here: Python is compiled, commands are parsed,
-and a block whose title is a file's name is written to that file. All others, and those titled "tunekit", run, page by
+A block with a title is somebody else's code, a file, or needs what is not here: Python is compiled, commands are
+parsed, and a block whose title is a file's name is written to that file. All others, and those titled "tunekit", run, page by
 page in order, in a folder of their own with small data.
 """
 
 import json
-import os
 import re
 import shlex
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +20,6 @@ from PIL import Image
 
 import tunekit
 from tunekit.cli import app, main
-from tunekit.config import KEYS
-from tunekit.spaces import space_names
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -66,7 +62,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 LONG = ("coming-from/", "docs/search.md", "docs/spaces.md")  # pages that train much
-LIVE = [page for page in PAGES if any(b.page == page and b.runs and (b.language == "python" or b.commands) for b in BLOCKS)]
+RUN = sorted({block.page for block in BLOCKS if block.runs and (block.language == "python" or block.commands)})
 
 
 def name_of(page: Path) -> str:
@@ -113,7 +109,7 @@ def marked(page: Path) -> Any:
     return pytest.param(page, marks=[pytest.mark.long] if any(part in str(page) for part in LONG) else [])
 
 
-@pytest.mark.parametrize("page", map(marked, LIVE), ids=name_of)
+@pytest.mark.parametrize("page", [marked(page) for page in RUN], ids=name_of)
 def test_what_a_page_shows_runs(page, place, ray, capsys, monkeypatch):
     space: dict[str, Any] = {"__name__": f"page_{page.stem}"}
     for block in blocks_of(page):
