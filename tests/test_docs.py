@@ -1,8 +1,8 @@
 """What README and docs/ say: every block of code runs, every link leads somewhere, and nothing is missing.
 
 A block with a title is somebody else's code, a file, or needs what is not here: Python is compiled, commands are
-parsed, and a block whose title is a file's name is written to that file. All others, and those titled "tunekit", run, page by
-page in order, in a folder of their own with small data.
+parsed, and a block whose title is a file's name is written to that file. All others, and those titled "tunekit", run,
+page by page in order, in a folder of their own with small data.
 """
 
 import json
