@@ -1,6 +1,7 @@
 # make demo        tune a CNN on the bundled digits
 # make test        the test suite
 # make test-long   the tests that take minutes
+# make docs        the site of docs/, into site/: every link checked
 # make check       lint, formatting, types, and the lock file against known holes
 # make faults      break everything on purpose, for an hour, and write docs/faults.md
 # make faults-cluster  the same for clusters: machines, heads and links lost again and again
@@ -17,7 +18,7 @@ INSTALLED := .venv/.installed
 
 DATA ?= ../shared/data
 
-.PHONY: demo test test-long check faults faults-cluster bench bench-full bench-gpu audit lock
+.PHONY: demo test test-long docs check faults faults-cluster bench bench-full bench-gpu audit lock
 .DEFAULT_GOAL := test
 
 demo: .venv
@@ -28,6 +29,10 @@ test: .venv
 
 test-long: .venv
 	@$(BIN)/python -m pytest -q -m long --durations=20
+
+docs: .venv
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --clean
+	@echo "site/index.html; with its search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
 check: .venv
 	@$(BIN)/ruff check --quiet .

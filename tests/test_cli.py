@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 
 import tunekit
+from tunekit.backbones import backbones
 from tunekit.cli import _space, app, main
 
 
@@ -97,6 +98,11 @@ def test_lists(command):
     assert "digits" in command("datasets").stdout
     assert "warmup_epochs" in command("spaces").stdout
     assert "resnet18" in command("describe").stdout
+
+
+def test_a_backbone_of_ones_own_that_says_nothing_is_listed(command, monkeypatch):
+    monkeypatch.setitem(backbones._things, "mine", lambda config, dataset: None)
+    assert "\nmine\n" in command("describe").stdout
 
 
 def test_train_test_and_results(command, tmp_path):

@@ -1,4 +1,4 @@
-"""README's table "Coming from ...": each right-hand side is run here, or stands in an example that the tests run."""
+"""The table in docs/coming-from: each right-hand side is run here, or stands in an example that the tests run."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ import tunekit
 from tunekit.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "coming-from" / "index.md").read_text()
 EXAMPLES = {path.name: path.read_text() for path in (ROOT / "examples").glob("*.py")}
 # What makes a command small. Of an option or key that is given twice, the last one holds.
 SMALL = {
@@ -28,8 +28,7 @@ SMALL = {
 
 def table() -> list[tuple[str, str]]:
     """Return the rows of the table: what stands on the left, and the code on the right."""
-    section = README.split("## Coming from ...")[1].split("\n## ")[0]
-    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    rows = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| ")]
     assert rows[0] == ["there", "here"] and all(len(row) == 2 for row in rows)
     assert all(right.startswith("`") and right.endswith("`") and right.count("`") == 2 for _, right in rows[1:])
     return [(left, right.strip("`")) for left, right in rows[1:]]
@@ -103,16 +102,3 @@ def test_every_flag_of_the_place_pulse_program_has_its_counterpart():
         assert flag in train and flag in search
     for flag in ("backbone=", "lr=", "oversample="):  # the space has these for the search
         assert flag in train
-
-
-def test_the_tree_names_every_file():
-    tree = README.split("## The tree")[1].split("\n## ")[0]
-    named = set(re.findall(r"\b\w+\.py\b", tree))
-    there = {path.name for path in (ROOT / "tunekit").rglob("*.py")}
-    assert named == there
-
-
-def test_the_readme_is_short_and_names_every_example():
-    assert len(README.splitlines()) < 200
-    for name in EXAMPLES:
-        assert f"python examples/{name}" in README

@@ -192,7 +192,8 @@ def print_backbones() -> None:
 def print_docs(things: dict[str, Any]) -> None:
     """Print names with the first line of what each says of itself."""
     for name, thing in things.items():
-        print(f"{name:<16}{(thing.__doc__ or '').strip().splitlines()[0]}")
+        about = (thing.__doc__ or "").strip().partition("\n")[0]
+        print(f"{name:<17}{about}".rstrip())
 
 
 def print_spaces() -> None:
