@@ -1,6 +1,7 @@
 """An experiment as an Optuna study in an SQLite file, which optuna-dashboard and all of Optuna's tools open."""
 
 import contextlib
+import json
 import math
 import sqlite3
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -63,7 +64,9 @@ def export_optuna(folder: str | Path, path: str | Path) -> Path:
         direction = StudyDirection.MAXIMIZE if results.mode == "max" else StudyDirection.MINIMIZE
         study = optuna.create_study(storage=storage, study_name=name, direction=direction)
         study.set_user_attr("metric", results.metric)
-        study.add_trials(_trials(results))
+        for number, trial in enumerate(_trials(results)):
+            _insert(database, number, trial)
+        database.commit()
         written = database.serialize()
     paths.write_atomic(path, lambda aside: aside.write_bytes(written))
     return path
@@ -120,6 +123,37 @@ def _params(space: Space, drawn: dict[str, Any]) -> tuple[dict[str, Any], dict[s
 
     draw_config(space, draw)
     return params, distributions
+
+
+def _insert(database: sqlite3.Connection, number: int, trial: FrozenTrial) -> None:
+    """Add a trial to the only study of a database, as `study.add_trial` does in fifty times the time.
+
+    Source: Optuna, optuna/storages/_rdb/models.py, schema version 12; an infinite value does not come here.
+    """
+    key = number + 1
+    times = [time and time.isoformat(" ", "microseconds") for time in (trial.datetime_start, trial.datetime_complete)]
+    rows: dict[str, list[tuple[Any, ...]]] = {
+        "trials(trial_id, number, study_id, state, datetime_start, datetime_complete)": [
+            (key, number, 1, trial.state.name, *times)
+        ],
+        "trial_values(trial_id, objective, value, value_type)": [
+            (key, 0, value, "FINITE") for value in trial.values or ()
+        ],
+        "trial_intermediate_values(trial_id, step, intermediate_value, intermediate_value_type)": [
+            (key, step, None, "NAN") if math.isnan(value) else (key, step, value, "FINITE")
+            for step, value in trial.intermediate_values.items()
+        ],
+        "trial_params(trial_id, param_name, param_value, distribution_json)": [
+            (key, name, distribution.to_internal_repr(trial.params[name]), distribution_to_json(distribution))
+            for name, distribution in trial.distributions.items()
+        ],
+        "trial_user_attributes(trial_id, key, value_json)": [
+            (key, name, json.dumps(value)) for name, value in trial.user_attrs.items()
+        ],
+    }
+    for table, values in rows.items():
+        for value in values:
+            database.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(value))})", value)
 
 
 @contextlib.contextmanager
