@@ -79,7 +79,7 @@ def main() -> None:
                 with tarfile.open(Path(args.data, "cifar10-jpeg.tar.xz")) as archive:
                     archive.extractall(Path(temporary, "photographs"), filter="data")
                 work = work.with_(data=str(Path(temporary, "photographs", "train")))
-            ratios, epochs = [], []
+            ratios = []
             for number in range(args.pairs):
                 cache = Path(temporary, f"cache-{case}-{number}")
                 planned, searched = (
@@ -87,7 +87,6 @@ def main() -> None:
                 )
                 runs += [{"round": number, "case": case, **done} for done in (planned, searched)]
                 ratios.append(searched["wall_s"] / planned["predicted_s"])
-                epochs.append(searched["num_epochs"] / planned["num_epochs"])
                 seconds = f"planned {planned['predicted_s']:.1f} s in {planned['wall_s']:.1f} s"
                 print(number, case, f"{seconds}, took {searched['wall_s']:.1f} s", flush=True)
             name = f"{case}: time of the search against what was planned"

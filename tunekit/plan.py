@@ -64,13 +64,6 @@ class Plan:
 
         Raises:
             ConfigError: workers is no whole number of at least 1, or the price is not above 0.
-
-        Example:
-            >>> import tunekit
-            >>> plan = tunekit.run({"backbone": tunekit.choice(["mlp", "cnn_small"])}, "digits", num_trials=2,
-            ...                    max_epochs=1, dry_run=True)
-            >>> plan.on(workers=4, price_per_hour=2.5).workers
-            4
         """
         check_whole("workers", workers, 1)
         check_positive("price_per_hour", price_per_hour)
