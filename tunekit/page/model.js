@@ -110,7 +110,6 @@ function showImages(into, looked) {
 }
 
 function showPredicted(into, looked) {
-  const middles = looked.edges.slice(1).map((edge, i) => (edge + looked.edges[i]) / 2);
   const [low, high] = [looked.edges[0], looked.edges[looked.edges.length - 1]];
   into.append(make("h3", "", "Predicted against true, on val"));
   addChart(into, {
@@ -119,13 +118,14 @@ function showPredicted(into, looked) {
     caption: `${looked.num_images.toLocaleString("en")} val images; on the dotted line a prediction is exact.`,
     option: (c) => {
       const bars = (name, x) => ({ type: "bar", barCategoryGap: "8%", itemStyle: { color: c.strong, opacity: 0.55 },
-        xAxisIndex: x, yAxisIndex: x, data: looked.counts[name].map((n, i) => (x === 1 ? [middles[i], n] : [n, middles[i]])) });
-      const bare = { show: false }, exact = { min: low, max: high };
+        xAxisIndex: x, yAxisIndex: x, data: looked.counts[name] });
+      const bare = { show: false }, bins = { type: "category", data: looked.counts.true.map((n, i) => i), ...bare };
+      const exact = { min: low, max: high, axisLabel: { color: c.quiet, fontSize: 11, formatter: short, showMinLabel: false, showMaxLabel: false } };
       return {
         grid: [{ left: 60, right: 110, top: 80, bottom: 52 }, { left: 60, right: 110, top: 12, height: 58 },
           { width: 84, right: 12, top: 80, bottom: 52 }],
-        xAxis: [valueAxis(c, "true", exact), { type: "value", gridIndex: 1, ...exact, ...bare }, { type: "value", gridIndex: 2, ...bare }],
-        yAxis: [valueAxis(c, "predicted", exact), { type: "value", gridIndex: 1, ...bare }, { type: "value", gridIndex: 2, ...exact, ...bare }],
+        xAxis: [valueAxis(c, "true", exact), { ...bins, gridIndex: 1 }, { type: "value", gridIndex: 2, ...bare }],
+        yAxis: [valueAxis(c, "predicted", exact), { type: "value", gridIndex: 1, ...bare }, { ...bins, gridIndex: 2 }],
         series: [
           { type: "scatter", data: looked.dots, symbolSize: 6, itemStyle: { color: c.strong, opacity: 0.5 } },
           { type: "line", data: [[low, low], [high, high]], symbol: "none", silent: true,
