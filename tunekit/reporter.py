@@ -46,7 +46,7 @@ class Reporter:
         self.thread = threading.Thread(target=self._follow, name="tunekit-report", daemon=True)
 
     def _follow(self) -> None:
-        wait_s = 0.0
+        wait_s = EVERY_S  # a search that is over sooner has its report then
         while not self.done.wait(wait_s):
             began = time.monotonic()
             self._write(going=True)
