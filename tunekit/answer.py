@@ -20,10 +20,11 @@ def asked_in_words(asked: dict[str, Any], dataset: dict[str, Any], story: Story)
     verb = "highest" if asked["mode"] == "max" else "lowest"
     if asked["searcher"] == "given":
         return f"One config trained for up to {asked['max_epochs']} epochs on {dataset['name']} ({images})."
+    stopped = "" if asked["scheduler"] == "none" else f", stopped early by {asked['scheduler']}"
     return (
         f"Which config gives the {verb} {asked['metric']} on {dataset['name']} ({images})? Up to "
         f"{story.limits.get('num_trials', len(story.trials))} configs for up to {asked['max_epochs']} epochs each, "
-        f"proposed by {asked['searcher']}, early stopping by {asked['scheduler']}."
+        f"proposed by {asked['searcher']}{stopped}."
     )
 
 
