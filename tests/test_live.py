@@ -21,10 +21,11 @@ from rich.console import Console
 
 import tunekit
 from tunekit import paths
+from tunekit.cli import main
 from tunekit.events import Event
 from tunekit.live import ViewState
 from tunekit.notebook import live_html
-from tunekit.screen import frame
+from tunekit.screen import can_redraw, frame
 from tunekit.storage import Storage, joined
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +77,7 @@ def watching(experiment, **options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-def in_terminal(command, until=None, width=80, height=24, interrupt=None, **environment):
+def in_terminal(command, until, width=80, height=24):
     """Run a command in a terminal, interrupt it once a text is on the screen; return its status and all it wrote."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
@@ -86,7 +87,7 @@ def in_terminal(command, until=None, width=80, height=24, interrupt=None, **envi
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        env={**env, **ONE_THREAD, "TERM": "xterm-256color", **environment},
+        env={**env, **ONE_THREAD, "TERM": "xterm-256color"},
     )
     os.close(slave)
     written = b""
@@ -94,7 +95,7 @@ def in_terminal(command, until=None, width=80, height=24, interrupt=None, **envi
         while part := os.read(master, 2**16):
             written += part
             if until is not None and until.encode() in written:
-                os.kill(process.pid, interrupt or signal.SIGINT)
+                os.kill(process.pid, signal.SIGINT)
                 until = None
     os.close(master)
     return process.wait(timeout=180), written.decode()
@@ -193,8 +194,13 @@ def test_in_a_terminal_the_view_is_drawn_in_place_and_ctrl_c_gives_the_cursor_ba
     assert status == 130 and "\x1b[1A" in written
     assert written.rindex(SHOW) > written.rindex(HIDE)
     assert "0 of 1 trial ended" in written and "val_accuracy" in written and "Run the same command again" in written
-    status, dumb = in_terminal(train, until=" of 2000: ", TERM="dumb")
-    assert status == 130 and "\x1b" not in dumb
+
+
+def test_a_terminal_that_cannot_draw_gets_plain_lines(tmp_path):
+    assert can_redraw(Console(force_terminal=True, _environ={"TERM": "xterm"}))
+    assert not can_redraw(Console(force_terminal=True, _environ={"TERM": "dumb"}))
+    with (tmp_path / "out").open("w", encoding="latin-1") as latin:
+        assert not can_redraw(Console(file=latin, force_terminal=True, _environ={"TERM": "xterm"}))
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +218,7 @@ def everything(folder):
 
 def test_watching_a_search_that_is_over_says_how_it_went_and_leaves_no_trace(ended, capfd):
     before = everything(ended)
-    tunekit.cli.main(["watch", str(ended)])
+    main(["watch", str(ended)])
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].startswith("1 of 1 trial ended") and lines[1] == "2 epochs · 1 finished"
     assert lines[2].startswith("best: val_accuracy 0.") and lines[3] == f"Over: tunekit results {ended}"
@@ -221,7 +227,7 @@ def test_watching_a_search_that_is_over_says_how_it_went_and_leaves_no_trace(end
 
 def test_watching_what_is_no_experiment_is_one_line(tmp_path, capfd):
     with pytest.raises(SystemExit) as end:
-        tunekit.cli.main(["watch", str(tmp_path)])
+        main(["watch", str(tmp_path)])
     assert end.value.code == 2 and "is no experiment" in capfd.readouterr().err
 
 
@@ -241,7 +247,8 @@ def test_watching_beside_a_search_until_it_ends_or_is_cut_off(tmp_path):
     assert lines[-1].endswith(f"goes on with: tunekit resume {folder}")
     before = everything(folder)  # with SQLite's log, which a reader would bring into the file
     assert paths.ledger_db(folder).with_name("ledger.db-wal").stat().st_size
-    assert watching(folder).wait(timeout=180) == 1 and everything(folder) == before
+    watcher = watching(folder)
+    assert watcher.communicate(timeout=180)[0].splitlines()[-1] == lines[-1] and everything(folder) == before
 
 
 def test_watching_what_may_not_be_written(ended, tmp_path):
@@ -249,10 +256,14 @@ def test_watching_what_may_not_be_written(ended, tmp_path):
     shutil.copytree(ended, folder)
     for path in (*folder.rglob("*"), folder):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    tunekit.cli.main(["watch", str(folder)])
-    folder.chmod(0o755)
+    before = everything(folder)
+    main(["watch", str(folder)])
+    assert everything(folder) == before
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
 
 
+@pytest.mark.long
 def test_watching_a_search_of_another_machine_from_its_storage(url, tmp_path, monkeypatch):
     place = joined(url, "x")
     with Driver(url, tmp_path, 30) as driver:
@@ -271,16 +282,17 @@ def test_watching_a_search_of_another_machine_from_its_storage(url, tmp_path, mo
 @pytest.mark.usefixtures("ray")
 def test_results_in_a_notebook_tell_the_answer(tmp_path):
     space = {"backbone": "mlp", "lr": tunekit.loguniform(1e-4, 1e-1), "batch_size": tunekit.choice([32, 64])}
-    asked = {"num_trials": 3, "max_epochs": 1, "confirm": 2, "name": "<i>x", "verbose": 0}
-    results = tunekit.run(space, "digits", folder=tmp_path, **asked)
+    asked = {"num_trials": 3, "max_epochs": 1, "confirm": 2, "name": "x", "verbose": 0}
+    results = tunekit.run(space, "digits", folder=tmp_path / "<i>", **asked)
     page = results._repr_html_()
-    assert f"trial {results.best_trial.number}, epoch 1" in page and "&lt;i&gt;x" in page and "<i>" not in page
+    assert f"trial {results.best_trial.number}, epoch 1" in page and "&lt;i&gt;" in page and "<i>" not in page
     assert "on test" not in page and not paths.test_json(results.folder).exists()
     tested = results.test()
     assert f"accuracy {tested['test_accuracy']:.4f} (95 % interval" in results._repr_html_()
     assert "against the default config" in page or "the default config is the best" in page
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("cache_home")
 def test_the_tour_runs_as_it_was_kept(tmp_path):
     kept = nbformat.read(TOUR, as_version=4)

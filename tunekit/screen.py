@@ -26,8 +26,12 @@ def can_redraw(console: Console) -> bool:
 @contextmanager
 def on_screen(console: Console, state: ViewState) -> Iterator[Callable[[list[str]], None]]:
     """Give a function that redraws the view; the cursor comes back after the block, however it ends."""
-    with Live(frame(state, console), console=console, refresh_per_second=4) as live:
+    live = Live(frame(state, console), console=console, refresh_per_second=4)
+    try:  # no `with`: Ctrl-C may come while it starts
+        live.start(refresh=True)
         yield lambda _: live.update(frame(state, console))
+    finally:
+        live.stop()
 
 
 def frame(state: ViewState, console: Console) -> Group:
