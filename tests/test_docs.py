@@ -61,7 +61,8 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-LONG = ("coming-from/", "docs/search.md", "docs/spaces.md")  # pages that train much
+# Pages that train much.
+LONG = ("coming-from/", "docs/index.md", "docs/own-code.md", "docs/planning.md", "docs/search.md", "docs/spaces.md")
 RUN = sorted({block.page for block in BLOCKS if block.runs and (block.language == "python" or block.commands)})
 
 

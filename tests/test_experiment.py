@@ -73,6 +73,7 @@ def test_the_best_model_is_the_best_epochs(finished):
     assert training.measure(outputs, targets, "classification")["accuracy"] == finished.best_value
 
 
+@pytest.mark.long
 def test_a_new_worker_comes_up_while_short_trials_keep_the_other_busy(tmp_path):
     """A worker takes seconds to start; one that becomes free in the meantime must not take its place."""
     killed = tmp_path / "killed"

@@ -229,6 +229,7 @@ def test_trials_that_begin_slowly_go_straight_on():
     assert any(1 < len(seen) < MAX_EPOCHS and max(seen) < 0.12 for seen in values.values())  # but the worst half stops
 
 
+@pytest.mark.long
 def test_a_search_knows_what_chance_gives_on_its_dataset(tmp_path, ray):
     space = {"lr": loguniform(1e-9, 1e-8), "backbone": "cnn_small"}  # nobody learns anything
     options = {"num_trials": 5, "max_epochs": 4, "cpus_per_trial": 2, "verbose": 0}

@@ -231,6 +231,7 @@ def test_watching_what_is_no_experiment_is_one_line(tmp_path, capfd):
     assert end.value.code == 2 and "is no experiment" in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_watching_beside_a_search_until_it_ends_or_is_cut_off(tmp_path):
     folder = tmp_path / "x"
     with Driver(tmp_path, tmp_path, 100_000) as driver:

@@ -69,6 +69,7 @@ def figures_of(results, dataset) -> dict[str, float]:
     return {**training.measure(outputs, targets, "regression"), "pairwise_accuracy": ordered}
 
 
+@pytest.mark.long
 def test_it_learns_what_the_mistake_does_not(made, tmp_path):
     """One training on 650 images, and the same with the broadcast put back."""
     folder, ceiling = made

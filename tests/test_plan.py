@@ -108,6 +108,7 @@ def test_a_mistake_is_told(plan, mistake, words):
         plan.on(**mistake)
 
 
+@pytest.mark.long
 def test_the_search_goes_on_as_if_there_had_been_no_plan_and_the_next_plan_knows_how_far_off_it_was(plan, home):
     assert plan.past_error is None or plan.num_past > 0
     results = tunekit.run(SPACE, "digits", num_trials=8, max_epochs=4, folder=home, verbose=0, name="first")

@@ -212,6 +212,7 @@ def test_of_two_machines_that_go_on_at_once_one_is_refused(url, tmp_path, monkey
     claims.join()
 
 
+@pytest.mark.long
 def test_whoever_lives_through_an_outage_is_not_taken_for_dead(url, server, tmp_path, monkeypatch):
     tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
     ended_session(url, closed=False)

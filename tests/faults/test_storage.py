@@ -40,7 +40,9 @@ def test_a_search_that_is_over_is_not_touched_again(worker):
     assert not again.trained and storage.broken(worker, worker.reference_folder, [worker.reference, again]) == []
 
 
-@pytest.mark.parametrize("fault", storage.FAULTS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=[pytest.mark.long] if fault == "EIO" else []) for fault in storage.FAULTS]
+)
 def test_a_fault_at_any_write_loses_nothing(fault, worker, half):
     every = storage.points(worker)
     telling = [point for point in every if re.search(TELLING[fault], point[2])]
@@ -59,6 +61,7 @@ def test_disks_that_fill_up_or_are_read_only(worker, half):
     )
 
 
+@pytest.mark.long
 def test_files_that_may_not_grow_and_few_of_them_open(worker, half):
     fine(
         disks.limited(worker, "fsize", [0, 28672, 114688]),
@@ -83,6 +86,7 @@ def test_what_the_log_holds_outlives_the_main_file(worker, half):
     fine(damage.damaged_ledgers(worker, half, damage.cuts(3000, 1024) + damage.flips(101, 100)))
 
 
+@pytest.mark.long
 def test_a_torn_log_gives_the_events_before_the_tear(worker):
     late = damage.killed_before_the_end(worker)
     size = (late / "ledger.db-wal").stat().st_size
