@@ -29,7 +29,7 @@ LAYERS = [
     {"importance", "reproduction"},
     {"backbones", "sweeps", "wandb_tracker", "tensorboard_tracker", "feeds"},
     {"frozen", "trackers"},
-    {"training", "schedulers", "kept", "remote", "live", "cluster", "tracking", "spaces", "layers"},
+    {"training", "schedulers", "kept", "remote", "live", "cluster", "growing", "tracking", "spaces", "layers"},
     {"encoding", "forecasts", "confirm", "inference", "arithmetic", "outcomes", "sealed"},
     {"candidates", "screen", "notebook", "mistakes", "answer", "report_page"},
     {"report"},
@@ -52,7 +52,7 @@ LAYERS = [
     {"__init__", "__main__"},
 ]  # lowest first; a file imports only from lower layers
 OWNERS = {
-    "ray": {"status", "places", "engine", "worker", "callbacks", "cluster", "searchers", "schedulers"}
+    "ray": {"status", "places", "engine", "worker", "callbacks", "cluster", "growing", "searchers", "schedulers"}
     | {"cluster_file", "cluster_launch"},
     "optuna": {"space", "space_json", "distributions", "grids", "samplers", "proposer", "encoding", "importance"}
     | {"outcomes", "optuna_export"},

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import warnings
@@ -13,8 +14,7 @@ from typing import Any
 
 import ray
 import torch
-from ray._private import node, ray_constants
-from ray._private.state import state
+from ray._private import node, ray_constants, services
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.tune.execution import class_cache
 
@@ -22,7 +22,6 @@ from tunekit.errors import ClusterError
 from tunekit.safe_text import is_secret
 from tunekit.scratch import scratch_folder
 from tunekit.trackers import trackers
-from tunekit.yaml_files import read_yaml
 
 # What Ray reads from the environment when it is imported or started; set only while we use it.
 SETTINGS: dict[str, str | None] = {
@@ -41,7 +40,7 @@ SETTINGS: dict[str, str | None] = {
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
 TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 USUAL_TOKEN = Path("~/.ray/auth_token")
-BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
+REACH_S = 5.0  # for a head to take a connection; Ray itself tries for a minute and a half
 ASK_WITHOUT_TOKEN = """
 import sys
 from ray._raylet import GcsClient
@@ -135,8 +134,11 @@ def _join(address: str) -> None:
         ClusterError: it cannot be reached, refuses our token, or answers to anybody.
     """
     try:
+        head = services.canonicalize_bootstrap_address(address)
+        if head is not None and "://" not in address:
+            socket.create_connection(head.rsplit(":", 1), REACH_S).close()  # type: ignore[arg-type]
         ray.init(address=address, **QUIET)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ClusterError(
             f"no cluster at {address!r} can be joined ({why}): is it up, and has it this token?"
@@ -151,30 +153,6 @@ def _join(address: str) -> None:
             f"the cluster at {found} answers without a token, so anybody who reaches it can run code on it: start it "
             "with RAY_AUTH_MODE=token, as `tunekit cluster up` does"
         )
-
-
-def can_grow(num_nodes: int) -> bool:
-    """Return whether an autoscaler may add machines to the cluster, of so many now, that this process is connected to.
-
-    Ray tells where it runs on Kubernetes; `ray up` leaves its configuration on the head node.
-    """
-    most = state.get_max_resources_from_cluster_config()
-    if most:
-        return most.get("CPU", 0) > ray.cluster_resources().get("CPU", 0)
-    workers = _bootstrap().get("max_workers")
-    return isinstance(workers, int) and workers + 1 > num_nodes
-
-
-def gpus_to_come() -> bool:
-    """Return whether the machines that an autoscaler may add have GPUs."""
-    kinds = _bootstrap().get("available_node_types") or {}
-    return any((kind.get("resources") or {}).get("GPU") and kind.get("max_workers", 1) for kind in kinds.values())
-
-
-def _bootstrap() -> dict[str, Any]:
-    left = BOOTSTRAP.expanduser()
-    config = read_yaml(left) if left.is_file() else None
-    return config if isinstance(config, dict) else {}
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import ray
 from ray import tune
 from ray.util.placement_group import NODE_ID_LABEL_KEY as NODE_ID
 
-from tunekit.cluster import can_grow, gpus_to_come
 from tunekit.errors import ClusterError
+from tunekit.growing import can_grow, gpus_to_come
 
 EVERY_S = 1.0  # the machines are looked at; Ray takes a while to answer
 KIND = "accelerator_type:"  # begins the name of what Ray has one of on each machine with GPUs of a kind
