@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 from tunekit.axes import in_figures
-from tunekit.confirm import default_of, verdict_of, winner_of
+from tunekit.confirm import NO_VERDICT, default_of, verdict_of, winner_of
 from tunekit.events import Trial
 from tunekit.live import clock
 from tunekit.metrics import wilson_interval
@@ -84,10 +84,7 @@ def _verdict(story: Story, metric: str, mode: str, winner: Trial, default: Trial
         return f"{str(verdict)[0].upper()}{str(verdict)[1:]}."
     if default is winner:
         return "The default config is the best that was found."
-    return (
-        "Whether it is really better than the default config is not known: the best of many trials is partly luck. "
-        "The same call with confirm=3 trains both again, on three seeds each, and gives a verdict with an interval."
-    )
+    return f"{NO_VERDICT[0].upper()}{NO_VERDICT[1:]}."
 
 
 def _interval_in_words(value: float, num_images: int) -> str:

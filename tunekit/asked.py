@@ -197,7 +197,7 @@ def check_fit(space: Space, dataset: Dataset) -> int:
     if largest > dataset.num_images["train"]:
         raise ConfigError(
             f"batch_size {largest} is larger than the train split of {dataset.name}, which has "
-            f"{dataset.num_images['train']} images: use at most that"
+            f"{dataset.num_images['train']} images: use at most that, such as --set batch_size=16 in a shell"
         )
     most = 0
     for backbone in all_values(space, "backbone", DEFAULTS["backbone"]):

@@ -106,7 +106,7 @@ def check(path: Annotated[Path, typer.Argument(help="A folder of class folders, 
     for problem in problems:
         say(f"{problem.file}: {problem.reason}")
     if problems:
-        raise DataError(f"{len(problems)} problems in {path}")
+        raise DataError(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} in {path}")
     say(f"{path}: no problems")
 
 

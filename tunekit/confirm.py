@@ -12,6 +12,10 @@ from tunekit.scores import is_better
 from tunekit.training import derive_seed
 
 CONFIDENCE = 0.95
+NO_VERDICT = (
+    "whether it is really better than the default config is not known, as the best of many trials is partly luck: the "
+    "same call with confirm=3 trains both again, on three seeds each, and gives a verdict with an interval"
+)
 
 
 class Verdict(NamedTuple):

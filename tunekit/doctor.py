@@ -75,7 +75,8 @@ def _libraries() -> Iterator[Finding]:
             yield Finding("libraries", "", mend, stops=not extra)
     yield Finding("libraries", ", ".join(sorted(versions)))
     words = (f"{name} {'is' if there else 'is not'} installed" for name, there in sorted(extras.items()))
-    yield Finding("extras", f"{', '.join(words)}: pip install 'tunekit[NAME]'")
+    missing = "" if all(extras.values()) else ": pip install 'tunekit[NAME]'"
+    yield Finding("extras", f"{', '.join(words)}{missing}")
 
 
 def satisfies(version: str, wanted: str) -> bool:
@@ -154,7 +155,9 @@ def _network(environ: Mapping[str, str]) -> Iterator[Finding]:
         return
     hosts = {"proxy": leads} if leads else HOSTS
     found = _reached(hosts)
-    yield Finding("network", ", ".join(f"{name} {'answers' if there else 'does not'}" for name, there in found.items()))
+    yield Finding(
+        "network", ", ".join(f"{name} {'answers' if there else 'does not answer'}" for name, there in found.items())
+    )
     silent = [f"{hosts[name][0]} ({name})" for name, there in found.items() if not there]
     if silent:
         yield Finding("network", "", f"no answer within {PATIENCE_S:g} s from {', '.join(silent)}: downloads fail, "

@@ -63,8 +63,9 @@ class ViewState:
             self.num_epochs += 1
             value = event.data.get(self.metric)
             if trial.role == "search" and value is not None:
-                known = self.best[0] if self.best else None
-                self.best = (value, trial) if is_better(value, known, self.mode) else self.best
+                known, first = (self.best[0], self.best[1].number) if self.best else (None, 0)
+                if is_better(value, known, self.mode) or (value == known and trial.number < first):
+                    self.best = value, trial
         elif event.kind == "started" and self.whole:
             if not self.rows:
                 self.from_s = event.at_s
@@ -133,6 +134,8 @@ class ViewState:
         if self.best:
             value, trial = self.best
             best = f"{self.metric} {value:.4f}, trial {trial.number}: {in_short(trial.config)}"
+        if self.whole and not self.over and "trials_in_all" in self.opened and counts and not self.rows:
+            counts.append("Ray and its workers are starting")
         return [
             f"{self.num_ended} of {counted(self.num_trials, 'trial')} ended · {gone}",
             *([f"{trained} · {', '.join(counts)}"] if counts else []),

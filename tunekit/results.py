@@ -83,7 +83,12 @@ class Results:
         """
         winner = winner_of(self.trials, self.metric, self.mode)
         if winner is None:
-            raise ExperimentError(f"no trial of {self.folder} has come to a result: see its trials/*/error.txt")
+            why = (
+                "see its trials/*/error.txt"
+                if any(self.folder.glob("trials/*/error.txt"))
+                else "it goes on with resume"
+            )
+            raise ExperimentError(f"no trial of {self.folder} has come to a result: {why}")
         return winner
 
     @property

@@ -16,7 +16,7 @@ from tunekit import paths
 from tunekit.arithmetic import speeds
 from tunekit.backbones import backbone_names, backbones
 from tunekit.config import KEYS, complete
-from tunekit.confirm import default_of
+from tunekit.confirm import NO_VERDICT, default_of
 from tunekit.datasets.base import Dataset
 from tunekit.distributions import in_words
 from tunekit.errors import StorageError
@@ -51,6 +51,8 @@ def print_results(results: Results) -> None:
         console.print(Text.assemble(("verdict       ", "bold"), str(results.verdict)))
     elif results.best_trial.source == "default":
         console.print(Text.assemble(("verdict       ", "bold"), "the default config is the best that was found"))
+    elif default_of(results.trials) is not None:
+        console.print(Text.assemble(("verdict       ", "bold"), NO_VERDICT))
     try:
         console.print(Text.assemble(("report        ", "bold"), printable(results.report())))
     except StorageError as error:  # the disk is full, say: what was found is on the screen

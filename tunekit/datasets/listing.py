@@ -167,7 +167,7 @@ def _report(name: str, listing: Listing) -> str:
     lines = [f"{problem.file}: {problem.reason}" for problem in found[:NUM_SHOWN]]
     if len(found) > NUM_SHOWN:
         lines.append(f"and {len(found) - NUM_SHOWN} more")
-    advice = [] if listing.faults else ["remove them, or leave them out with on_bad_image='skip'"]
+    advice = [] if listing.faults else ["remove them, or leave them out with on_bad_image='skip' (--on-bad-image skip)"]
     if len(found) == 1:
         return f"{name}: {'; '.join(lines + advice)}"
     return "\n  ".join([f"{name}: {len(found)} problems", *lines, *advice])

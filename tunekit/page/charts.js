@@ -105,7 +105,7 @@ function showProgress() {
   const entry = addChart(byId("progress"), {
     height: () => 300,
     summary: `The best ${DATA.metric} so far, as a staircase: ${figure4(first[2])} at first, ${figure4(last[2])} in the end.`,
-    caption: `From ${figure4(first[2])} to ${figure4(last[2])} in ${best.length} steps; the last came after ` +
+    caption: `From ${figure4(first[2])} to ${figure4(last[2])} in ${best.length} ${best.length === 1 ? "step" : "steps"}; the last came after ` +
       `${last[0].toLocaleString("en")} of ${total.toLocaleString("en")} epochs, ${clock(last[1])} of ${clock(end)}.`,
     option: (c) => {
       const column = state.over === "epochs" ? 0 : 1, until = state.over === "epochs" ? total : end;
@@ -191,7 +191,7 @@ function tipOfTrial(number) {
   const row = DATA.trials.rows.find((each) => each[0] === number);
   if (!row) return [`trial ${number}`];
   const said = row[9].map((value, i) => (value === null ? null : `${DATA.trials.keys[i]} ${value}`)).filter(Boolean);
-  return [`trial ${number}: ${DATA.metric} ${figure4(row[2])}`, `${row[1]} after ${row[4]} epochs`, said.join(" · ")];
+  return [`trial ${number}: ${DATA.metric} ${figure4(row[2])}`, `${row[1]} after ${row[4]} ${row[4] === 1 ? "epoch" : "epochs"}`, said.join(" · ")];
 }
 
 function pick(trials) {
