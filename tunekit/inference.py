@@ -128,8 +128,8 @@ class TrainedModel:
         whole = _Normalised(self.module, prepare.scale, prepare.shift).eval()
         example = torch.zeros(2, channels, *size)
         torch.onnx.export(
-            whole, (example,), path, dynamo=True, external_data=False, verbose=False, input_names=["pixels"], output_names=["outputs"],
-            dynamic_shapes={"pixels": {0: torch.export.Dim("N")}},
+            whole, (example,), path, dynamo=True, external_data=False, verbose=False,
+            input_names=["pixels"], output_names=["outputs"], dynamic_shapes={"pixels": {0: torch.export.Dim("N")}},
         )  # fmt: skip
         return path
 

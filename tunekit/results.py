@@ -83,11 +83,8 @@ class Results:
         """
         winner = winner_of(self.trials, self.metric, self.mode)
         if winner is None:
-            why = (
-                "see its trials/*/error.txt"
-                if any(self.folder.glob("trials/*/error.txt"))
-                else "it goes on with resume"
-            )
+            failed = any(self.folder.glob("trials/*/error.txt"))
+            why = "see its trials/*/error.txt" if failed else "it goes on with tunekit resume"
             raise ExperimentError(f"no trial of {self.folder} has come to a result: {why}")
         return winner
 
