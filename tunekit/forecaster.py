@@ -31,7 +31,7 @@ NUM_FIRST = 4  # configs that are seen for an epoch before anything is forecast,
 NUM_BEST = 3  # configs whose neighbours are looked at
 ANY_EVERY = 6  # of so many configs one is any, so that a forecast that is wrong comes out
 MOST_KNOWN = 300  # trials that have ended, before half of them are forgotten
-REFIT_EVERY = 5  # values, or a tenth of those there were
+REFIT_EVERY = 5  # values
 MOST_PAUSED = 16  # trials, as each keeps its checkpoints
 FACTOR = 3  # of successive halving, whose number of epochs a search gets
 
@@ -236,9 +236,8 @@ class Forecaster:
 
     def _forecast(self) -> Forecast:
         """Return what was fitted last: a function of what had been heard then, so that it is the same after a crash."""
-        count = min(len(self.seen), REFIT_EVERY)
-        while (later := count + max(REFIT_EVERY, count // 10)) <= len(self.seen):
-            count = later
+        count = len(self.seen)
+        count -= count % REFIT_EVERY if count > REFIT_EVERY else 0
         if self.fitted is None or self.fitted[0] != count:
             self.fitted = count, Forecast(self.encoding.groups, *self._known(count))
         return self.fitted[1]
