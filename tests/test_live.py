@@ -267,8 +267,8 @@ def test_watching_what_may_not_be_written(ended, tmp_path):
 @pytest.mark.long
 def test_watching_a_search_of_another_machine_from_its_storage(url, tmp_path, monkeypatch):
     place = joined(url, "x")
-    with Driver(url, tmp_path, 30) as driver:
-        wait_for(lambda: any("0003" in name for name in Storage(place).sizes("trials")))
+    with Driver(url, tmp_path, 500) as driver:  # half a minute: enough for the watcher to come up beside it
+        wait_for(lambda: any("safetensors" in name for name in Storage(place).sizes("trials")))
         home = tmp_path / "elsewhere"
         home.mkdir(mode=0o700)
         watcher = watching(place, env={**os.environ, "XDG_CACHE_HOME": str(home)})
@@ -277,7 +277,7 @@ def test_watching_a_search_of_another_machine_from_its_storage(url, tmp_path, mo
     lines = printed.splitlines()
     assert watcher.returncode == 0 and not problems
     assert lines[-1] == f"Over: tunekit results {place}" and "1 of 1 trial ended" in printed
-    assert "epoch 30 of 30: train_loss" in printed
+    assert "epoch 500 of 500: train_loss" in printed
 
 
 @pytest.mark.usefixtures("ray")
