@@ -78,7 +78,7 @@ def main() -> None:
             if case == "photographs":
                 with tarfile.open(Path(args.data, "cifar10-jpeg.tar.xz")) as archive:
                     archive.extractall(Path(temporary, "photographs"), filter="data")
-                work = work.with_(data=str(Path(temporary, "photographs", "train")))
+                work = work.with_(data=str(Path(temporary, "photographs", "test")))  # 10,000 images
             ratios = []
             for number in range(args.pairs):
                 cache = Path(temporary, f"cache-{case}-{number}")
