@@ -106,6 +106,7 @@ def test_every_state_and_a_study_that_optuna_goes_on_with(searched, tmp_path):
     assert len(study_in(tmp_path / "study.db").trials) == 12
 
 
+@pytest.mark.long
 def test_distributions_that_optuna_lacks_and_functions(ray, tmp_path):
     def net(config, dataset):
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, dataset.num_outputs))

@@ -234,6 +234,7 @@ def test_whoever_lives_through_an_outage_is_not_taken_for_dead(url, server, tmp_
     thread.join()
 
 
+@pytest.mark.long
 def test_who_comes_second_to_begin_takes_what_the_first_asked_for(url, tmp_path, monkeypatch):
     def measured(self, device):  # while this machine finds out what it is fast in, another has begun
         there.append({"another": {}} if there else {})
@@ -349,6 +350,7 @@ def photos(folder: Path, count: int = 40) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_data_behind_a_url_is_fetched_once(url, server, tmp_path, monkeypatch):
     elsewhere(monkeypatch, tmp_path)
     for path in photos(tmp_path / "photos").rglob("*.png"):

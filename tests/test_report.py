@@ -146,6 +146,7 @@ def test_hostile_names_are_shown_as_they_are(browser, searched, broken):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.long
 def test_nothing_keeps_people_out_and_nothing_hangs_over(searched, browser, scheme, width):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     with opened(browser, searched.report(), width, scheme=scheme) as page:

@@ -41,7 +41,7 @@ def test_a_search_that_is_over_is_not_touched_again(worker):
 
 
 @pytest.mark.parametrize(
-    "fault", [pytest.param(fault, marks=[pytest.mark.long] if fault == "EIO" else []) for fault in storage.FAULTS]
+    "fault", [pytest.param(fault, marks=[pytest.mark.long] if fault != "crash" else []) for fault in storage.FAULTS]
 )
 def test_a_fault_at_any_write_loses_nothing(fault, worker, half):
     every = storage.points(worker)
@@ -52,6 +52,7 @@ def test_a_fault_at_any_write_loses_nothing(fault, worker, half):
 
 
 @mounts
+@pytest.mark.long
 def test_disks_that_fill_up_or_are_read_only(worker, half):
     fine(
         disks.fills_up(worker, [0, 16, 60, 208]),
