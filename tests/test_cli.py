@@ -1,6 +1,7 @@
 """The command line, as a person types it: exit codes, one-line errors, what is printed."""
 
 import json
+import socket
 import subprocess
 import sys
 from typing import NamedTuple
@@ -127,3 +128,14 @@ def test_a_constant_replaces_a_key_of_a_space_or_of_a_sweep(tmp_path):
     assert made["metric"] == {"name": "val_loss"}
     assert made["parameters"]["batch_size"] == {"value": 16}
     assert _space("digits", ["batch_size=16"])["batch_size"] == 16
+
+
+def test_a_cluster_that_is_not_there_is_one_line():
+    """Ray itself would try for a minute and a half, with lines of its own all the while."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        status = [sys.executable, "-m", "tunekit", "status", "--address", address]
+        told = subprocess.run(status, capture_output=True, text=True, check=False)
+    assert told.returncode == 2 and told.stderr.count("\n") == 1 and not told.stdout
+    assert told.stderr.startswith(f"tunekit: no cluster at {address!r} can be joined (")

@@ -7,7 +7,8 @@ import pytest
 from played import METRIC, new_ledger, play, propose
 from scipy import stats
 
-from tunekit.confirm import default_of, propose_confirmations, verdict_of, winner_of
+from tunekit.confirm import default_of, propose_confirmations, verdict_of
+from tunekit.events import winner_of
 
 BETTER = [0.95, 0.96, 0.955]
 WORSE = [0.80, 0.82, 0.81]

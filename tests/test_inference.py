@@ -81,7 +81,9 @@ def test_a_damaged_or_foreign_model_is_refused(trained, tmp_path):
 def test_the_onnx_model_gives_the_same_from_pixels(trained, test_split, tmp_path):
     pytest.importorskip("onnxscript")
     reference = pytest.importorskip("onnx.reference")
-    path = trained.export(tmp_path / "model")[2]
+    written = trained.export(tmp_path / "model")
+    assert sorted(written) == sorted(tmp_path.glob("model*"))  # none beside those that are named
+    path = written[2]
     pixels = test_split.images[:5].transpose(0, 3, 1, 2).astype(np.float32)
     (outputs,) = reference.ReferenceEvaluator(str(path)).run(None, {"pixels": pixels})
     shares = np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True)

@@ -149,6 +149,20 @@ def test_the_view_of_a_notebook_is_escaped():
     assert '<progress value="15" max="20">' in page and "and 28 more" in page and "trial 0 failed: no reason" in page
 
 
+def test_the_best_is_that_of_the_results():
+    """Of equals the first by number, whoever came first; a trial that fails or diverges has no score."""
+    state = ViewState(ASKED)
+    events = [event(1, "opened", trials_in_all=3)]
+    events += [event(2, "proposed", trial, config={}, params={}) for trial in range(3)]
+    events += [event(3, "epoch", 2, 1, val_accuracy=0.8), event(4, "epoch", 1, 1, val_accuracy=0.8)]
+    state.hear(events)
+    assert state.best[1].number == 1
+    state.hear([event(5, "epoch", 0, 1, val_accuracy=0.9)])
+    assert state.best[1].number == 0
+    state.hear([event(6, "ended", 0, state="diverged", reason="nan")])
+    assert state.best[1].number == 1 and state.best[0] == 0.8
+
+
 def test_a_trial_that_starts_takes_the_line_of_one_that_waits():
     """With trials that take turns the others stay where they are: nothing jumps."""
     state = ViewState(ASKED)

@@ -5,8 +5,8 @@ from collections import Counter
 from typing import Any
 
 from tunekit.axes import in_figures
-from tunekit.confirm import NO_VERDICT, default_of, verdict_of, winner_of
-from tunekit.events import Trial
+from tunekit.confirm import NO_VERDICT, default_of, verdict_of
+from tunekit.events import Trial, winner_of
 from tunekit.live import clock
 from tunekit.metrics import wilson_interval
 from tunekit.story import Story

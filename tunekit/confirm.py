@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 from scipy.special import stdtrit
 
-from tunekit.events import Trial
+from tunekit.events import Trial, winner_of
 from tunekit.ledger import Ledger
-from tunekit.scores import is_better
 from tunekit.training import derive_seed
 
 CONFIDENCE = 0.95
@@ -41,21 +40,6 @@ class Verdict(NamedTuple):
             f"({len(self.winner)} seeds each; difference {self.difference:+.4f}, "
             f"95 % interval {self.interval[0]:+.4f} to {self.interval[1]:+.4f})"
         )
-
-
-def winner_of(trials: dict[int, Trial], metric: str, mode: str) -> Trial | None:
-    """Return the trial of the search with the best epoch; None if none came to a result.
-
-    Trials that diverged or failed have no score. Of equals, the first wins.
-    """
-    best: Trial | None = None
-    for _, trial in sorted(trials.items()):
-        value = trial.best_value(metric, mode)
-        if trial.role != "search" or trial.state in ("diverged", "failed") or value is None:
-            continue
-        if best is None or is_better(value, best.best_value(metric, mode), mode):
-            best = trial
-    return best
 
 
 def default_of(trials: dict[int, Trial]) -> Trial | None:

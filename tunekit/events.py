@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tunekit.scores import best_epoch
+from tunekit.scores import best_epoch, is_better
 
 ENDED = ("finished", "stopped", "diverged", "failed")
 
@@ -104,3 +104,18 @@ def trials_from(events: Iterable[Event], trials: dict[int, Trial] | None = None)
         elif event.trial is not None:
             trials[event.trial].apply(event)
     return trials
+
+
+def winner_of(trials: dict[int, Trial], metric: str, mode: str) -> Trial | None:
+    """Return the trial of the search with the best epoch; None if none came to a result.
+
+    Trials that diverged or failed have no score. Of equals, the first wins.
+    """
+    best: Trial | None = None
+    for _, trial in sorted(trials.items()):
+        value = trial.best_value(metric, mode)
+        if trial.role != "search" or trial.state in ("diverged", "failed") or value is None:
+            continue
+        if best is None or is_better(value, best.best_value(metric, mode), mode):
+            best = trial
+    return best

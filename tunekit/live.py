@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from tunekit.events import ENDED, Event, Trial, trials_from
+from tunekit.events import ENDED, Event, Trial, trials_from, winner_of
 from tunekit.safe_text import printable
 from tunekit.scores import EPOCH_METRICS, is_better
 
@@ -73,7 +73,11 @@ class ViewState:
                 free = [row for row, number in enumerate(self.rows) if self.trials[number].state != "running"]
                 row = free[0] if free else len(self.rows)
                 self.rows[row : row + 1] = [trial.number]
-        self.num_ended += event.kind == "ended"
+        elif event.kind == "ended":
+            self.num_ended += 1
+            if event.data["state"] in ("failed", "diverged") and self.best and self.best[1] is trial:
+                best = winner_of(self.trials, self.metric, self.mode)  # a trial that ends like this has no score
+                self.best = (best.best_value(self.metric, self.mode) or 0.0, best) if best else None
         if trouble := _trouble(event):
             self.troubles.append(trouble)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tunekit import paths
-from tunekit.confirm import verdict_of, winner_of
-from tunekit.events import Trial
+from tunekit.confirm import verdict_of
+from tunekit.events import Trial, winner_of
 from tunekit.live import ViewState, clock, counted, in_short, sparkline
 from tunekit.remote import place_of
 from tunekit.safe_text import printable

@@ -9,8 +9,7 @@ import numpy as np
 
 from tunekit.answer import answer_of, asked_in_words
 from tunekit.axes import Axis, axis_of, in_figures, linear_axis
-from tunekit.confirm import winner_of
-from tunekit.events import Trial
+from tunekit.events import Trial, winner_of
 from tunekit.importance import CELLS, FEWEST, importances, surface
 from tunekit.reproduction import call_of
 from tunekit.safe_text import printable

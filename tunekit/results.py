@@ -10,11 +10,11 @@ import torch
 from tunekit import figures, notebook, paths
 from tunekit.arithmetic import settled
 from tunekit.config import complete
-from tunekit.confirm import Verdict, default_of, verdict_of, winner_of
+from tunekit.confirm import Verdict, default_of, verdict_of
 from tunekit.datasets import load_dataset
 from tunekit.datasets.base import Dataset
 from tunekit.errors import ExperimentError, TunekitError
-from tunekit.events import Trial
+from tunekit.events import Trial, winner_of
 from tunekit.frames import epoch_frame, trial_frame
 from tunekit.inference import TrainedModel
 from tunekit.ledger import Ledger, in_use_by, read_experiment
