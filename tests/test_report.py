@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from browser import chromium, opened, scroll_through
-from played import new_ledger, propose
+from played import new_ledger, play, propose
 
 import tunekit
 from tunekit import choice, loguniform, paths, reporter, uniform
@@ -91,7 +91,18 @@ def test_the_page_says_what_was_found(page, searched):
     assert "confirm=3" in text or "The default config is the best" in text
     assert searched.described_dataset.fingerprint in text
     assert "loguniform(0.01, 0.3)" in text and 'searcher="random"' in text
+    assert re.search(r"arithmetic, measured here\s+(float32|bfloat16), (channels_last|contiguous)", text)
     assert page.title() == "x · tunekit"
+
+
+def test_the_best_value_never_rises_by_a_trial_without_a_score(tmp_path):
+    """What a trial had reached counts for nothing once it diverged; what others reached meanwhile does."""
+    ledger, story = new_ledger(tmp_path), Story("val_accuracy", "max")
+    for values, state in (([0.5, 0.9], "diverged"), ([0.4, 0.6, 0.5], "finished"), ([0.7], None)):
+        play(ledger, propose(ledger), values, state)
+    story.hear(ledger.events())
+    ledger.close()
+    assert [best[0] for best in story.best] == [3, 4, 6] and [best.value for best in story.best] == [0.4, 0.6, 0.7]
 
 
 def test_every_chart_is_drawn_and_told_in_words(page):

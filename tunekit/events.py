@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from tunekit.scores import best_epoch, is_better
 
 ENDED = ("finished", "stopped", "diverged", "failed")
+UNSCORED = ("diverged", "failed")  # whose best value counts for nothing
 
 
 class Event(NamedTuple):
@@ -77,6 +78,10 @@ class Trial:
         epoch = self.best_epoch(metric, mode)
         return None if epoch is None else self.history[epoch - 1][metric]
 
+    def score(self, metric: str, mode: str) -> float | None:
+        """Return the best value, where it counts: None for a trial that diverged or failed, too."""
+        return None if self.state in UNSCORED else self.best_value(metric, mode)
+
     def apply(self, event: Event) -> None:
         """Take in one later event of this trial."""
         if event.kind == "started":
@@ -113,9 +118,7 @@ def winner_of(trials: dict[int, Trial], metric: str, mode: str) -> Trial | None:
     """
     best: Trial | None = None
     for _, trial in sorted(trials.items()):
-        value = trial.best_value(metric, mode)
-        if trial.role != "search" or trial.state in ("diverged", "failed") or value is None:
-            continue
-        if best is None or is_better(value, best.best_value(metric, mode), mode):
+        value = trial.score(metric, mode) if trial.role == "search" else None
+        if value is not None and (best is None or is_better(value, best.score(metric, mode), mode)):
             best = trial
     return best

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from tunekit.events import ENDED, Event, Trial, trials_from, winner_of
+from tunekit.events import ENDED, UNSCORED, Event, Trial, trials_from, winner_of
 from tunekit.safe_text import printable
 from tunekit.scores import EPOCH_METRICS, is_better
 
@@ -75,7 +75,7 @@ class ViewState:
                 self.rows[row : row + 1] = [trial.number]
         elif event.kind == "ended":
             self.num_ended += 1
-            if event.data["state"] in ("failed", "diverged") and self.best and self.best[1] is trial:
+            if event.data["state"] in UNSCORED and self.best and self.best[1] is trial:
                 best = winner_of(self.trials, self.metric, self.mode)  # a trial that ends like this has no score
                 self.best = (best.best_value(self.metric, self.mode) or 0.0, best) if best else None
         if trouble := _trouble(event):
@@ -157,7 +157,7 @@ class ViewState:
         what = {"ended": event.data.get("state"), "paused": "pauses", "retry": "tried again"}[event.kind]
         value = trial.best_value(self.metric, self.mode)
         said = [f"{self.metric} {value:.4f}"] if value is not None else []
-        if event.kind == "retry" or event.data.get("state") in ("failed", "diverged"):
+        if event.kind == "retry" or event.data.get("state") in UNSCORED:
             said.append(_one_line(event.data["reason"]))
         best = f", best {self.best[0]:.4f} of trial {self.best[1].number}" if self.best else ""
         after = f"trial {trial.number} {what} after {counted(len(trial.history), 'epoch')}: {', '.join(said)}"
@@ -171,7 +171,7 @@ def _trouble(event: Event) -> str:
         return f"{trial}: {_one_line(event.data['text'])}"
     if event.kind == "retry":
         return f"{trial} is tried again: {_one_line(event.data['reason'])}"
-    if event.kind == "ended" and event.data["state"] in ("failed", "diverged"):
+    if event.kind == "ended" and event.data["state"] in UNSCORED:
         return f"{trial} {event.data['state']}: {_one_line(event.data['reason'])}"
     return ""
 

@@ -96,9 +96,9 @@ def answer_html(trials: dict[int, Trial], metric: str, mode: str, folder: Path) 
 
 def _ranked(trials: Iterable[Trial], metric: str, mode: str) -> list[Trial]:
     """Return the trials that have a score, the best first; of equals, the first."""
-    scored = [t for t in trials if t.state not in ("failed", "diverged") and t.best_value(metric, mode) is not None]
+    scored = [trial for trial in trials if trial.score(metric, mode) is not None]
     sign = -1 if is_better(1.0, 0.0, mode) else 1
-    return sorted(scored, key=lambda trial: (sign * (trial.best_value(metric, mode) or 0.0), trial.number))
+    return sorted(scored, key=lambda trial: (sign * (trial.score(metric, mode) or 0.0), trial.number))
 
 
 def _tested(figures: Path, winner: Trial) -> str:

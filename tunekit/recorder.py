@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from tunekit import paths
 from tunekit.errors import StorageError
+from tunekit.events import UNSCORED
 from tunekit.kept import KeptCheckpoints
 from tunekit.ledger import Ledger
 from tunekit.remote import url_of
@@ -180,7 +181,7 @@ class Recorder:
         trial = self.ledger.unfinished[number]
         reason, traceback = redacted(reason, self.secrets), redacted(traceback, self.secrets)
         folder = paths.trial_folder(self.ledger.folder, number)
-        if state in ("failed", "diverged"):
+        if state in UNSCORED:
             paths.write_text(paths.error_txt(paths.make_private(folder)), f"{reason}\n\n{traceback}".strip() + "\n")
         self.ledger.append("ended", {"state": state, "reason": reason, "num_epochs": len(trial.history)}, number)
         if self.kept is not None:

@@ -43,7 +43,7 @@ def page_data(
     asked, dataset = described["asked"], described["dataset"]
     metric, mode = asked["metric"], asked["mode"]
     trials = [trial for _, trial in sorted(story.trials.items()) if trial.role == "search"]
-    with_score = [place for place, trial in enumerate(trials) if _score(trial, metric, mode) is not None]
+    with_score = [place for place, trial in enumerate(trials) if trial.score(metric, mode) is not None]
     scored = [trials[place] for place in with_score]
     values = [trial.best_value(metric, mode) or 0.0 for trial in scored]
     keys = list(dict.fromkeys(key for trial in trials for key in trial.config))
@@ -76,15 +76,10 @@ def page_data(
         "looked": looked or {},
         "reproduce": {
             "call": call_of(asked, source, story.limits, name),
-            "facts": _facts(asked, dataset, described["versions"]),
+            "facts": _facts(asked, dataset, described),
         },
     }
     return _clean(data)
-
-
-def _score(trial: Trial, metric: str, mode: str) -> float | None:
-    """Return a trial's best value; None for one whose values count for nothing."""
-    return None if trial.state in ("diverged", "failed") else trial.best_value(metric, mode)
 
 
 def _table(trials: Sequence[Trial], metric: str, mode: str, story: Story) -> dict[str, Any]:
@@ -124,7 +119,7 @@ def _drawn(axis: Axis) -> dict[str, Any]:
 
 def _parallel(axes: Sequence[Axis], trials: Sequence[Trial], story: Story, shown: set[int]) -> dict[str, Any]:
     """Return the axes of the parallel coordinates, the metric's last, and the trials that are lines there."""
-    values = [_score(trial, story.metric, story.mode) for trial in trials]
+    values = [trial.score(story.metric, story.mode) for trial in trials]
     if all(value is None for value in values):
         return {"axes": [], "trials": []}
     kept = [place for place, trial in enumerate(trials) if trial.number in shown]
@@ -145,7 +140,7 @@ def _spread(trials: Sequence[Trial], most: int, story: Story) -> list[Trial]:
     sign = -1 if story.mode == "max" else 1
 
     def rank(trial: Trial) -> float:
-        value = _score(trial, story.metric, story.mode)
+        value = trial.score(story.metric, story.mode)
         return math.inf if value is None else sign * value
 
     ranked = sorted(trials, key=rank)
@@ -163,13 +158,16 @@ def _timeline(story: Story) -> dict[str, Any]:
     return {"lanes": names, "stints": rows, "num_left_out": len(stints) - len(rows)}
 
 
-def _facts(asked: dict[str, Any], dataset: dict[str, Any], versions: dict[str, Any]) -> list[list[str]]:
+def _facts(asked: dict[str, Any], dataset: dict[str, Any], described: dict[str, Any]) -> list[list[str]]:
+    versions, measured = described["versions"], described["arithmetic"].values()
+    arithmetic = sorted({f"{chosen['precision']}, {chosen['memory_format']}" for chosen in measured})
     split_seed = (dataset.get("source") or {}).get("split_seed", "not known: the data was made in memory")
     return [
         ["seed", str(asked["seed"])],
         ["split_seed", str(split_seed)],
         ["data fingerprint", dataset["fingerprint"]],
         ["git commit", versions.get("commit") or "not known: begun outside of a git repository"],
+        *(["arithmetic, measured here", each] for each in arithmetic),
         *([key, str(value)] for key, value in versions.items() if key != "commit" and value),
     ]
 

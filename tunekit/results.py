@@ -14,7 +14,7 @@ from tunekit.confirm import Verdict, default_of, verdict_of
 from tunekit.datasets import load_dataset
 from tunekit.datasets.base import Dataset
 from tunekit.errors import ExperimentError, TunekitError
-from tunekit.events import Trial, winner_of
+from tunekit.events import UNSCORED, Trial, winner_of
 from tunekit.frames import epoch_frame, trial_frame
 from tunekit.inference import TrainedModel
 from tunekit.ledger import Ledger, in_use_by, read_experiment
@@ -125,7 +125,7 @@ class Results:
     def top(self, n: int = 5) -> pd.DataFrame:
         """Return the n best rows of `dataframe` among the trials that have a score, the best first."""
         frame = self.dataframe
-        scored = frame[~frame["state"].isin(["failed", "diverged"]) & frame[self.metric].notna()]
+        scored = frame[~frame["state"].isin(UNSCORED) & frame[self.metric].notna()]
         return scored.sort_values([self.metric, "trial"], ascending=[self.mode == "min", True]).head(n)
 
     def best_model(self) -> torch.nn.Module:

@@ -16,6 +16,7 @@ from tunekit import paths
 from tunekit.asked import Asked, check_name
 from tunekit.claims import SILENT_S
 from tunekit.errors import ExperimentError, StorageError, TrainingError
+from tunekit.events import UNSCORED
 from tunekit.follower import Follower
 from tunekit.ledger import Ledger, read_experiment
 from tunekit.locks import who_am_i
@@ -167,7 +168,7 @@ def finish(recorder: Recorder, place: Path, verbose: int) -> None:
         raise TrainingError(f"{recorder.interrupted} (see {place}/trials/*/error.txt)")
     if recorder.stop_reason() or recorder.note:
         say(verbose, f"Ended: {recorder.stop_reason() or recorder.note}.")
-    if trials and all(trial.state in ("failed", "diverged") for trial in trials):
+    if trials and all(trial.state in UNSCORED for trial in trials):
         first = next(iter(trials))
         raise TrainingError(
             f"none of the {len(trials)} trials came to a result; the first {first.state}: {first.reason} "

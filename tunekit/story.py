@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from tunekit.events import Event, Trial, trials_from
+from tunekit.events import UNSCORED, Event, Trial, trials_from
 from tunekit.scores import is_better
 
 
@@ -37,12 +37,13 @@ class Story:
         self.metric, self.mode = metric, mode
         self.trials: dict[int, Trial] = {}
         self.limits: dict[str, Any] = {}  # of the last session
-        self.best: list[Best] = []
         self.num_epochs = 0
         self.began = 0.0  # seconds since 1970
         self.now_s = 0.0  # how far the events go, in seconds that the search ran
         self.heard = 0
         self._done: list[Stint] = []
+        self._rises: list[Best] = []  # of each trial above its own values before
+        self._tops: dict[int, float] = {}
         self._going: dict[int, tuple[str, float]] = {}
 
     def hear(self, events: Iterable[Event]) -> None:
@@ -66,17 +67,28 @@ class Story:
                 self._epoch(event, self.trials[number])
 
     def _epoch(self, event: Event, trial: Trial) -> None:
-        value = event.data.get(self.metric)
         if trial.role != "search":
             return
         self.num_epochs += 1
-        if value is not None and is_better(value, self.best[-1].value if self.best else None, self.mode):
-            self.best.append(Best(self.num_epochs, event.at_s, value, trial.number))
+        value = event.data.get(self.metric)
+        if value is not None and is_better(value, self._tops.get(trial.number), self.mode):
+            self._tops[trial.number] = value
+            self._rises.append(Best(self.num_epochs, event.at_s, value, trial.number))
 
     def _end(self, number: int, at_s: float, how: str) -> None:
         if number in self._going:
             node, start_s = self._going.pop(number)
             self._done.append(Stint(number, node, start_s, at_s, how))
+
+    @property
+    def best(self) -> list[Best]:
+        """How the best value rose, by the trials whose values count."""
+        risen: list[Best] = []
+        for each in self._rises:
+            counts = self.trials[each.trial].state not in UNSCORED
+            if counts and is_better(each.value, risen[-1].value if risen else None, self.mode):
+                risen.append(each)
+        return risen
 
     @property
     def stints(self) -> list[Stint]:

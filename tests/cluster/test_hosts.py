@@ -28,13 +28,14 @@ results = tunekit.run(space, "digits", num_trials=4, max_epochs=1, searcher="ran
     cpus_per_trial=os.cpu_count(), address="auto", folder=sys.argv[1], name=sys.argv[2])
 print("best", results.best_config, sys.argv[3])
 """
-SPACE = {"backbone": "cnn_small", "lr": tunekit.grid([1e-4, 1e-3, 1e-2]), "batch_size": tunekit.grid([32, 64])}
+EXACT = {"backbone": "cnn_small", "precision": "float32"}  # not what each machine measures to be its faster one
+SPACE = {**EXACT, "lr": tunekit.grid([1e-4, 1e-3, 1e-2]), "batch_size": tunekit.grid([32, 64])}
 ASKED = {"searcher": "grid", "scheduler": "none", "max_epochs": 12, "seed": 0, "verbose": 0, "name": "grid"}
 GRID = f"""
 import sys
 import tunekit
 from tunekit import grid
-space = {{"backbone": "cnn_small", "lr": grid([1e-4, 1e-3, 1e-2]), "batch_size": grid([32, 64])}}
+space = {{**{EXACT}, "lr": grid([1e-4, 1e-3, 1e-2]), "batch_size": grid([32, 64])}}
 results = tunekit.run(space, "digits", address="auto", folder=sys.argv[1], **{ASKED})
 print("best", results.best_config)
 """
