@@ -47,7 +47,7 @@ LAYERS = [
     {"experiment"},
     {"resuming"},
     {"commands"},
-    {"cluster_commands", "doctor_commands", "report_commands", "watch_commands"},
+    {"cluster_commands", "data_commands", "doctor_commands", "watch_commands"},
     {"cli"},
     {"__init__", "__main__"},
 ]  # lowest first; a file imports only from lower layers
@@ -65,7 +65,7 @@ OWNERS = {
     "sklearn": {"datasets"},
     "rich": {"screen", "watch", "summary", "datasets"},
     "IPython": {"notebook"},
-    "typer": {"cli", "commands", "cluster_commands", "doctor_commands", "report_commands", "watch_commands", "options"},
+    "typer": {"cli", "commands", "cluster_commands", "data_commands", "doctor_commands", "watch_commands", "options"},
 }
 
 

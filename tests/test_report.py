@@ -307,3 +307,15 @@ def test_a_ledger_without_trials(tmp_path, searched, browser):
     shutil.copy(paths.experiment_json(searched.folder), tmp_path)
     with opened(browser, tunekit.load_results(tmp_path).report()) as page:
         assert "No trial has come to a result yet" in page.inner_text("#answer")
+
+
+def test_a_ledger_of_another_space(tmp_path, searched):
+    """Its report says what cannot be looked at, and its model what is wrong."""
+    ledger = new_ledger(tmp_path)
+    play(ledger, propose(ledger, {"x": 1}), [0.5])
+    ledger.close()
+    shutil.copy(paths.experiment_json(searched.folder), tmp_path)
+    results = tunekit.load_results(tmp_path)
+    with pytest.raises(tunekit.ExperimentError, match="trial 0 of .* is not of its space"):
+        results.best_model()
+    assert "is not of its space" in results.report().read_text()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tunekit import cluster_commands, doctor_commands, options, report_commands, watch_commands
+from tunekit import cluster_commands, data_commands, doctor_commands, options, watch_commands
 from tunekit.commands import COMMANDS
 from tunekit.errors import ConfigError, TunekitError
 from tunekit.safe_text import printable, redacted
@@ -112,9 +112,9 @@ def train(
     import tunekit
 
     results = tunekit.train(
-        _values(config or []), _dataset(dataset, option, data_dir, split_seed, on_bad_image), data_dir=data_dir,
-        max_epochs=max_epochs, seed=seed, split_seed=split_seed, on_bad_image=on_bad_image, tracker=tracker,
-        verbose=verbose, name=name, folder=folder,
+        options.values_of(config or []), _dataset(dataset, option, data_dir, split_seed, on_bad_image),
+        data_dir=data_dir, max_epochs=max_epochs, seed=seed, split_seed=split_seed, on_bad_image=on_bad_image,
+        tracker=tracker, verbose=verbose, name=name, folder=folder,
     )  # fmt: skip
     _print_results(results)
 
@@ -131,7 +131,7 @@ def resume(experiment: options.Experiment, verbose: options.Verbose = 1, address
     _print_results(tunekit.resume(experiment, verbose=verbose, address=address))
 
 
-for command in (*COMMANDS, *watch_commands.COMMANDS, *report_commands.COMMANDS, *doctor_commands.COMMANDS):
+for command in (*COMMANDS, *data_commands.COMMANDS, *watch_commands.COMMANDS, *doctor_commands.COMMANDS):
     app.command()(command)
 app.add_typer(cluster_commands.app, name="cluster")
 
@@ -199,32 +199,21 @@ def _space(space: str, constants: list[str] | None) -> Any:
     from tunekit.yaml_files import read_yaml
 
     if not is_sweep(space):
-        return {**find_space(space), **_values(constants)}
+        return {**find_space(space), **options.values_of(constants)}
     sweep = read_yaml(Path(space))
     parameters = sweep.get("parameters", {}) if isinstance(sweep, dict) else {}
-    return {**sweep, "parameters": {**parameters, **{key: {"value": v} for key, v in _values(constants).items()}}}
+    fixed = {key: {"value": value} for key, value in options.values_of(constants).items()}
+    return {**sweep, "parameters": {**parameters, **fixed}}
 
 
-def _dataset(dataset: str, options: list[str] | None, data_dir: str | None, split_seed: int, on_bad_image: str) -> Any:
+def _dataset(dataset: str, option: list[str] | None, data_dir: str | None, split_seed: int, on_bad_image: str) -> Any:
     """Return the dataset read with its options; its name where there are none."""
-    if not options:
+    if not option:
         return dataset
     from tunekit.datasets import load_dataset
 
-    values = _values(options)
+    values = options.values_of(option)
     return load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image, **values)
-
-
-def _values(pairs: list[str]) -> dict[str, Any]:
-    from tunekit.yaml_files import number_of, parse_yaml
-
-    config = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"a value is given as key=value, but got {pair!r}")
-        config[key] = number_of(parse_yaml(value.encode(errors="surrogateescape"), f"the value of {key}"))
-    return config
 
 
 def _print_results(results: Any) -> None:

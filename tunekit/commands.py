@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from tunekit.errors import ConfigError, DataError
-from tunekit.options import Backbone, Download, Experiment, ListOrClear, Tracker, WhereTrialsRun
+from tunekit.errors import ConfigError
+from tunekit.options import Backbone, Experiment, Tracker, WhereTrialsRun
 from tunekit.safe_text import printable
 
 
@@ -93,23 +93,6 @@ def export(
         say(tunekit.export_optuna(experiment, optuna))
 
 
-def check(path: Annotated[Path, typer.Argument(help="A folder of class folders, or a table (csv, tsv).")]) -> None:
-    """Read every image once and list all that is wrong with it.
-
-    \b
-    tunekit check photos
-    tunekit check houses.csv
-    """
-    from tunekit.datasets import check as find_problems
-
-    problems = find_problems(path)
-    for problem in problems:
-        say(f"{problem.file}: {problem.reason}")
-    if problems:
-        raise DataError(f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'} in {path}")
-    say(f"{path}: no problems")
-
-
 def describe(
     backbone: Backbone = "",
     image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 32,
@@ -130,18 +113,6 @@ def describe(
         print_backbones()
 
 
-def datasets() -> None:
-    """List the datasets that have a name.
-
-    \b
-    tunekit datasets
-    """
-    from tunekit.datasets import DATASETS
-    from tunekit.summary import print_docs
-
-    print_docs({name: DATASETS[name] for name in DATASETS})
-
-
 def spaces() -> None:
     """List the ready-made search spaces, and the config keys.
 
@@ -152,49 +123,6 @@ def spaces() -> None:
 
     print_spaces()
     print_config_keys()
-
-
-def download(
-    dataset: Download,
-    data_dir: Annotated[Path, typer.Option(help="Where to put it.")] = Path("data"),
-) -> None:
-    """Fetch a named dataset's files.
-
-    \b
-    tunekit download mnist --data-dir data
-    """
-    from tunekit.datasets import load_dataset
-    from tunekit.datasets.placepulse import fetch_placepulse
-
-    if dataset == "placepulse":  # 3 GB: fetched and unpacked, but not read yet
-        say(f"placepulse: in {fetch_placepulse(data_dir)}; `tunekit check` reads it")
-        return
-    loaded = load_dataset(dataset, data_dir=data_dir, download=True)
-    say(f"{loaded.name}: {loaded.num_images} images in {data_dir}")
-
-
-def cache(
-    what: ListOrClear = "list",
-) -> None:
-    """Show what is kept of data on this machine, or delete it: it comes back when it is needed.
-
-    \b
-    tunekit cache
-    tunekit cache clear
-    """
-    from tunekit.datasets.cache import clear, entries
-    from tunekit.datasets.store import cache_folder
-
-    if what == "clear":
-        say(f"{clear():.3f} GB freed in {cache_folder()}")
-    elif what == "list":
-        found = entries()
-        for entry in found:
-            size = f"{entry['kind']:<10}{entry['size_gb']:>9.3f} GB {entry['num_images']:>9} images"
-            say(f"{size}  {entry['name']}")
-        say(f"{sum(entry['size_gb'] for entry in found):.3f} GB in {cache_folder()}")
-    else:
-        raise ConfigError(f"cache takes list or clear, but got {what!r}")
 
 
 def status(
@@ -247,4 +175,19 @@ def repair(experiment: Experiment) -> None:
         say(line)
 
 
-COMMANDS = (test, results, predict, export, check, cache, status, sync, repair, describe, datasets, spaces, download)
+def report(
+    experiment: Experiment,
+    out: Annotated[Path | None, typer.Option(help="The page to write  [default: report.html in the folder]")] = None,
+) -> None:
+    """Write an experiment's report, one page that needs no network.
+
+    \b
+    tunekit report experiments/first
+    tunekit report s3://bucket/experiments/first --out first.html
+    """
+    import tunekit
+
+    say(tunekit.load_results(experiment).report(out))
+
+
+COMMANDS = (test, results, report, predict, export, status, sync, repair, describe, spaces)

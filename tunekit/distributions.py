@@ -207,7 +207,9 @@ def from_ray(key: str, value: Any) -> Any:
     if kind == "Integer" and not (log and step):  # Ray's upper bound is not itself drawn
         low, high = map(int, _bounds(key, value.lower, value.upper))
         return IntDistribution(low, high - (0 if step else 1), log=log, step=step or 1)
-    raise SpaceError(f"{key}: Ray Tune's {value} cannot be searched here; use uniform, loguniform, randint or choice")
+    steps = " in steps" if step else ""
+    drawn = kind if sampler is None else f"{kind} drawn by {type(inner).__name__.strip('_')}{steps}"
+    raise SpaceError(f"{key}: Ray Tune's {drawn} cannot be searched here; use uniform, loguniform, randint or choice")
 
 
 def label_of(option: Any) -> Any:

@@ -127,10 +127,12 @@ class TrainedModel:
         prepare = Preprocessing({**self.config, "image_size": None}, self.dataset, torch.device("cpu"))
         whole = _Normalised(self.module, prepare.scale, prepare.shift).eval()
         example = torch.zeros(2, channels, *size)
-        torch.onnx.export(
-            whole, (example,), path, dynamo=True, external_data=False, verbose=False,
-            input_names=["pixels"], output_names=["outputs"], dynamic_shapes={"pixels": {0: torch.export.Dim("N")}},
+        program = torch.onnx.export(
+            whole, (example,), dynamo=True, verbose=False, input_names=["pixels"], output_names=["outputs"],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("N")}},
         )  # fmt: skip
+        assert program is not None
+        paths.write_atomic(path, lambda aside: program.save(aside, external_data=False))
         return path
 
     def _pixels(self, images: Any) -> tuple[list[str], np.ndarray]:

@@ -132,8 +132,8 @@ class ViewState:
         gone = f"{clock(self.gone_s())} gone" + (f", about {clock(left)} left" if left is not None else "")
         names = {} if self.whole else {"waiting": "not ended"}
         counts = [f"{states.count(state)} {names.get(state, state)}" for state in STATES if state in states]
-        planned = self.opened.get("epochs_in_all") and self.epochs_in_all()
-        trained = f"{self.num_epochs} of {planned:.0f} epochs" if planned else counted(self.num_epochs, "epoch")
+        planned = None if self.over or not self.opened.get("epochs_in_all") else self.epochs_in_all()
+        trained = f"{self.num_epochs} of about {planned:.0f} epochs" if planned else counted(self.num_epochs, "epoch")
         best = "none yet"
         if self.best:
             value, trial = self.best

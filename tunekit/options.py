@@ -1,6 +1,6 @@
 """The options and arguments that several commands share: what each takes, and what a shell offers for it."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from tunekit.completion import (
     experiments,
     spaces,
 )
+from tunekit.errors import ConfigError
 
 Dataset = Annotated[
     str, typer.Option(help="A name, a folder of class folders, or a table (csv, tsv).", autocompletion=among(*DATASETS))
@@ -71,3 +72,24 @@ WhereTrialsRun = Annotated[
     typer.Argument(help="An experiment's folder or URL, to see where its trials run.", autocompletion=experiments),
 ]
 Tracker = Annotated[str, typer.Option(help="tensorboard or wandb.", autocompletion=among(*TRACKERS))]
+
+
+def values_of(pairs: list[str]) -> dict[str, Any]:
+    """Return what key=value pairs say, each value read as YAML.
+
+    Raises:
+        ConfigError: one has no "=", or a value that is no YAML.
+
+    Example:
+        >>> values_of(["lr=1e-3", "backbone=cnn"])
+        {'lr': 0.001, 'backbone': 'cnn'}
+    """
+    from tunekit.yaml_files import number_of, parse_yaml
+
+    config = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"a value is given as key=value, but got {pair!r}")
+        config[key] = number_of(parse_yaml(value.encode(errors="surrogateescape"), f"the value of {key}"))
+    return config

@@ -231,7 +231,10 @@ class Results:
         if self.asked["train"]:
             raise ExperimentError("the training loop is not tunekit's: build the model yourself, and load best_state()")
         space = space_from_json(self.asked["space"]) if self._space is None else self._space
-        config = settled(complete(draw_config(space, lambda name, _: trial.params[name])), self.arithmetic)
+        try:
+            config = settled(complete(draw_config(space, lambda name, _: trial.params[name])), self.arithmetic)
+        except (LookupError, ValueError) as error:
+            raise ExperimentError(f"trial {trial.number} of {self.folder} is not of its space: {error!r}") from None
         return TrainedModel.of(self._state(trial)["model"], config, self.described_dataset)
 
     def _state(self, trial: Trial) -> dict[str, Any]:

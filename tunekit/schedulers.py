@@ -183,6 +183,16 @@ class RayScheduler(FIFOScheduler):
     def __init__(self, record: Callable[[int, dict[str, Any]], bool]) -> None:
         super().__init__()
         self.record = record
+        self._added: dict[str, int] = {}  # each of Ray's trials, in which order
+
+    def on_trial_add(self, controller: Any, trial: Any) -> None:
+        """Hear of a new trial."""
+        self._added[trial.trial_id] = len(self._added)
+
+    def choose_trial_to_run(self, controller: Any) -> Any:
+        """Return the first of the trials that wait, without a look, as Ray's own, at all that there ever were."""
+        waiting = [trial for trial in controller.get_live_trials() if trial.status == trial.PENDING]
+        return min(waiting, key=lambda trial: self._added[trial.trial_id], default=None)
 
     def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Hear of a message from a worker; Ray waits for the answer before the trial goes on."""

@@ -22,6 +22,7 @@ from tunekit.ledger import Ledger, read_experiment
 from tunekit.locks import who_am_i
 from tunekit.recorder import Recorder
 from tunekit.remote import bring_up_to_date, fetch, place_of, store, url_of
+from tunekit.reproduction import code_of
 from tunekit.safe_text import printable
 from tunekit.storage import joined
 from tunekit.versions import differences, versions
@@ -61,12 +62,22 @@ def open_folder(folder: Path | str, name: str | None, asked: Asked, device: torc
     for key, value in described["asked"].items():
         if known["asked"].get(key) != value:
             raise ExperimentError(
-                f"experiment {place} was asked for {key}={known['asked'].get(key)}, but now it is {value}: choose "
-                "another name, or leave the name out"
+                f"experiment {place} was asked for {_differing(key, known['asked'].get(key), value)}: choose another "
+                "name, or leave the name out"
             )
     if isinstance(url, str):
         store(url, place)
     return place, [line for key in ("versions", "code") for line in differences(known[key], described[key])]
+
+
+def _differing(key: str, before: Any, now: Any) -> str:
+    """Return in words how what is asked for differs from what was; of a space, the keys that do."""
+    if key != "space" or not isinstance(before, dict):
+        return f"{key}={code_of(before)}, but now it is {code_of(now)}"
+    shown = [{at: code_of(space[at]) for at in space} for space in (before, now)]
+    keys = [at for at in {**before, **now} if before.get(at) != now.get(at)]
+    lines = [f"{printable(at)} was {shown[0].get(at, 'not there')} and is {shown[1].get(at, 'not there')}" for at in keys]
+    return f"another space ({', '.join(f'its {line}' for line in lines)})"
 
 
 def check_room(place: Path, asked: Asked, num_going: int, keep_best: int) -> None:

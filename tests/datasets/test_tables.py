@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from tunekit.cli import main
 from tunekit.datasets import check, load_dataset
 from tunekit.errors import ConfigError, DataError, TunekitError
 
@@ -155,3 +156,16 @@ def test_many_bad_lines_take_seconds(table):
     with pytest.raises(DataError, match="and 99980 more"):
         load_dataset(path)
     assert time.monotonic() - started < 10
+
+
+def test_check_takes_the_names_of_columns(table, capsys):
+    path = table(lines(pet, header="photo,kind"))
+    with pytest.raises(DataError, match="unknown column 'path'"):
+        check(path)
+    assert check(path, path_column="photo", target_column="kind") == []
+    with pytest.raises(ConfigError, match="did you mean 'path_column'"):
+        check(path, path_colum="photo")
+    with pytest.raises(ConfigError, match="unknown option 'target_column': Known: none"):
+        check(path.parent, target_column="kind")
+    assert main(["check", str(path), "--option", "path_column=photo", "--option", "target_column=kind"]) == 0
+    assert "no problems" in capsys.readouterr().out

@@ -1,13 +1,15 @@
 """`tunekit check PATH`: read everything once and list all that is wrong."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tunekit.datasets import files, placepulse, tables
 from tunekit.datasets.decoding import Preparation
-from tunekit.datasets.listing import Problem, read
+from tunekit.datasets.listing import Listing, Problem, read
 from tunekit.datasets.table_rows import SUFFIXES
-from tunekit.errors import DataError
+from tunekit.errors import ConfigError, DataError, unknown_name
 
 
 def check(path: str | Path, **options: Any) -> list[Problem]:
@@ -22,6 +24,7 @@ def check(path: str | Path, **options: Any) -> list[Problem]:
 
     Raises:
         DataError: nothing is at this path, or something else.
+        ConfigError: an option that there is not for it.
 
     Example:
         >>> import tempfile
@@ -31,12 +34,17 @@ def check(path: str | Path, **options: Any) -> list[Problem]:
     """
     path = Path(path).expanduser().absolute()
     if (path / "qscores.tsv").is_file():
-        listing = placepulse.list_placepulse(path, **options)
+        list_all: Callable[..., Listing] = placepulse.list_placepulse
     elif path.is_dir():
-        listing = files.list_folder(path)
+        list_all = files.list_folder
     elif path.is_file() and path.suffix.lower() in SUFFIXES:
-        listing = tables.list_table(path, **options)
+        list_all = tables.list_table
     else:
         raise DataError(f"there is no folder of class folders and no .csv or .tsv table at {path}")
+    known = list(inspect.signature(list_all).parameters)[1:]
+    for name in options:
+        if name not in known:
+            raise ConfigError(unknown_name("option", name, known))
+    listing = list_all(path, **options)
     read(listing, Preparation())
     return listing.faults + listing.problems
