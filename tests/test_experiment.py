@@ -284,7 +284,7 @@ def test_another_space_is_another_experiment_and_a_name_belongs_to_one(tmp_path)
     changed = {"backbone": "mlp", "lr": tunekit.loguniform(1e-3, 1e-2), "optimizer": "sgd"}
     with pytest.raises(tunekit.ExperimentError) as caught:
         search(tmp_path, num_trials=1, max_epochs=1, space=changed)
-    assert "its optimizer was not there and is \"sgd\"" in str(caught.value) and "attributes" not in str(caught.value)
+    assert 'its optimizer was not there and is "sgd"' in str(caught.value) and "attributes" not in str(caught.value)
     other = search(
         tmp_path, num_trials=1, max_epochs=1, name=None, space={**SMALL, "momentum": 0.5, "optimizer": "sgd"}
     )

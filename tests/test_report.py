@@ -316,6 +316,6 @@ def test_a_ledger_of_another_space(tmp_path, searched):
     ledger.close()
     shutil.copy(paths.experiment_json(searched.folder), tmp_path)
     results = tunekit.load_results(tmp_path)
-    with pytest.raises(tunekit.ExperimentError, match="trial 0 of .* is not of its space"):
+    with pytest.raises(tunekit.ExperimentError, match=r"trial 0 of .* is not of its space"):
         results.best_model()
     assert "is not of its space" in results.report().read_text()

@@ -74,10 +74,10 @@ def _differing(key: str, before: Any, now: Any) -> str:
     """Return in words how what is asked for differs from what was; of a space, the keys that do."""
     if key != "space" or not isinstance(before, dict):
         return f"{key}={code_of(before)}, but now it is {code_of(now)}"
-    shown = [{at: code_of(space[at]) for at in space} for space in (before, now)]
-    keys = [at for at in {**before, **now} if before.get(at) != now.get(at)]
-    lines = [f"{printable(at)} was {shown[0].get(at, 'not there')} and is {shown[1].get(at, 'not there')}" for at in keys]
-    return f"another space ({', '.join(f'its {line}' for line in lines)})"
+    was, is_ = ({at: code_of(space[at]) for at in space} for space in (before, now))
+    keys = [at for at in {**was, **is_} if was.get(at) != is_.get(at)]
+    told = [f"its {printable(at)} was {was.get(at, 'not there')} and is {is_.get(at, 'not there')}" for at in keys]
+    return f"another space ({', '.join(told)})"
 
 
 def check_room(place: Path, asked: Asked, num_going: int, keep_best: int) -> None:
