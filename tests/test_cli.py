@@ -71,10 +71,14 @@ MISTAKES = [
     (["run", "--dataset", "no/such/folder", "--space", "digits"], "no/such/folder"),
     (["run", "--nope"], "No such option: --nope"),
     (["train", "backbon=mlp"], "unknown config key 'backbon': did you mean 'backbone'?"),
-    (["train", "backbone=lenett"], "unknown backbone 'lenett': did you mean 'lenet'?"),
+    (["train", "backbone=lenett"], "unknown backbone 'lenett': did you mean 'lenet'? Known: lenet, "),
     (["train", "batch_size=100000"], "batch_size 100000 is larger than the train split"),
     (["train", "lr"], "key=value"),
-    (["test", "nowhere"], "nowhere is no experiment"),
+    (["train", "nonsense"], "key=value, such as lr=0.01, but got 'nonsense'"),
+    (["run", "--option", "split_seed=1"], "split_seed has a flag of its own: --split-seed 1"),
+    (["train", "--option", "on_bad_image=skip"], "on_bad_image has a flag of its own: --on-bad-image skip"),
+    (["list"], "No such command 'list'. See: "),
+    (["test", "nowhere"], "nowhere is no experiment: there is no such folder"),
     (["describe", "lenet", "--image-size", "8"], "8"),
 ]
 

@@ -291,6 +291,20 @@ def test_another_space_is_another_experiment_and_a_name_belongs_to_one(tmp_path)
     assert other.folder != first.folder
 
 
+def test_data_that_changed_is_said_to_have(tmp_path):
+    digits = tunekit.load_dataset("digits")
+
+    def train(num_val):
+        parts = {name: (part.images, part.targets) for name, part in (("train", digits.train), ("test", digits.test))}
+        val = digits.val.images[:num_val], digits.val.targets[:num_val]
+        data = tunekit.Dataset.from_arrays(**parts, val=val, name="photos")
+        tunekit.train({"backbone": "mlp"}, data, max_epochs=1, verbose=0, folder=tmp_path, name="x")
+
+    train(100)
+    with pytest.raises(tunekit.ExperimentError, match=r"asked for other data .*photos.* has changed since"):
+        train(99)
+
+
 def test_a_second_run_of_the_same_name_is_refused_while_the_first_goes_on(tmp_path):
     search(tmp_path, num_trials=1, max_epochs=1)
     ledger = Ledger(tmp_path / "x", write=True)

@@ -163,6 +163,16 @@ def test_the_best_is_that_of_the_results():
     assert state.best[1].number == 1 and state.best[0] == 0.8
 
 
+def test_the_clock_does_not_go_back_where_nothing_more_is_heard():
+    """A search that is stopped while Ray starts has written nothing down for a while."""
+    state = ViewState(ASKED)
+    state.hear([event(1, "opened", trials_in_all=3)])
+    state.heard_at -= 10  # as if it had been heard earlier
+    before = state.gone_s()
+    state.end()
+    assert state.gone_s() >= before >= 10 and "0:1" in state.summary()[0]
+
+
 def test_a_trial_that_starts_takes_the_line_of_one_that_waits():
     """With trials that take turns the others stay where they are: nothing jumps."""
     state = ViewState(ASKED)

@@ -49,7 +49,7 @@ def test_a_plan_says_what_a_search_takes_and_begins_nothing(plan, home):
 
 def test_it_can_be_read(plan):
     text = str(plan.on(workers=4, price_per_hour=2.5))
-    for words in ("first", "8, 2 side by side", "on 4 machines", "4 x 2.5 an hour", "memory"):
+    for words in ("first", "8 of up to 4 epochs, 2 side by side", "on 4 machines", "4 x 2.5 an hour", "memory"):
         assert words in text
     assert len(text.splitlines()) == len(plan.on(4, 2.5).rows()) < 12
     assert "\x1b" not in str(replace(plan, experiment="\x1b[2Jevil"))

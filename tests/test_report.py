@@ -1,5 +1,6 @@
 """The report: made of real searches, and looked at in a real browser."""
 
+import dataclasses
 import re
 import shutil
 import time
@@ -11,6 +12,7 @@ from played import new_ledger, play, propose
 
 import tunekit
 from tunekit import choice, loguniform, paths, reporter, uniform
+from tunekit.answer import answer_of
 from tunekit.cli import main
 from tunekit.ledger import Ledger
 from tunekit.story import Story
@@ -319,3 +321,29 @@ def test_a_ledger_of_another_space(tmp_path, searched):
     with pytest.raises(tunekit.ExperimentError, match=r"trial 0 of .* is not of its space"):
         results.best_model()
     assert "is not of its space" in results.report().read_text()
+
+
+def test_what_was_left_out_of_the_data_is_said(tmp_path, capsys, browser):
+    notes = tuple(f"left out <b>{number}</b>.jpg: torn" for number in range(7))
+    data = dataclasses.replace(tunekit.load_dataset("digits"), notes=notes)
+    results = tunekit.train({"backbone": "mlp"}, data, max_epochs=1, folder=tmp_path, name="x", verbose=1)
+    told = capsys.readouterr().out
+    assert "digits: left out <b>4</b>.jpg: torn" in told and "<b>5</b>" not in told and "and 2 more such notes" in told
+    with opened(browser, results.report()) as page:
+        assert "left out <b>4</b>.jpg: torn; and 2 more." in page.inner_text("#asked")
+
+
+def test_trials_that_confirm_are_told_apart(tmp_path):
+    ledger = new_ledger(tmp_path)
+    for role in ("search", "winner", "default"):
+        play(ledger, propose(ledger, role=role), [0.5])
+    story = Story("val_accuracy", "max")
+    story.hear(ledger.events())
+    ledger.close()
+    dataset = tunekit.load_dataset("digits").summary()
+    asked = {"metric": "val_accuracy", "mode": "max", "searcher": "random", "scheduler": "none", "train": None}
+    cards = answer_of(asked, dataset, story, False, None)["cards"]
+    assert (
+        cards[-1]["value"] == "1 epoch"
+        and "1 trial (1 finished), and 2 more trials to confirm, in" in cards[-1]["note"]
+    )

@@ -7,9 +7,11 @@ from typing import Any
 from tunekit.axes import in_figures
 from tunekit.confirm import NO_VERDICT, default_of, verdict_of
 from tunekit.events import Trial, winner_of
-from tunekit.live import clock
+from tunekit.live import clock, counted
 from tunekit.metrics import wilson_interval
 from tunekit.story import Story
+
+MOST_NOTES = 5
 
 
 def asked_in_words(asked: dict[str, Any], dataset: dict[str, Any], story: Story) -> str:
@@ -17,14 +19,15 @@ def asked_in_words(asked: dict[str, Any], dataset: dict[str, Any], story: Story)
     _, height, width = dataset["image_shape"]
     classes = f", {len(dataset['classes'])} classes" if dataset["classes"] else ""
     images = f"{sum(dataset['num_images'].values()):,} images of {height} x {width} px{classes}"
+    noted = f" Of the data: {_some(dataset['notes'])}." if dataset["notes"] else ""
     verb = "highest" if asked["mode"] == "max" else "lowest"
     if asked["searcher"] == "given":
-        return f"One config trained for up to {asked['max_epochs']} epochs on {dataset['name']} ({images})."
+        return f"One config trained for up to {asked['max_epochs']} epochs on {dataset['name']} ({images}).{noted}"
     stopped = "" if asked["scheduler"] == "none" else f", stopped early by {asked['scheduler']}"
     return (
         f"Which config gives the {verb} {asked['metric']} on {dataset['name']} ({images})? Up to "
         f"{story.limits.get('num_trials', len(story.trials))} configs for up to {asked['max_epochs']} epochs each, "
-        f"proposed by {asked['searcher']}{stopped}."
+        f"proposed by {asked['searcher']}{stopped}.{noted}"
     )
 
 
@@ -48,8 +51,10 @@ def answer_of(
     trials = [trial for trial in story.trials.values() if trial.role == "search"]
     counts = Counter(trial.state for trial in trials)
     states = ", ".join(f"{number} {state}" for state, number in counts.most_common())
-    effort = {"label": "effort", "value": f"{story.num_epochs:,} epochs",
-              "note": f"{len(trials):,} trials ({states}) in {clock(story.now_s)}"}  # fmt: skip
+    confirming = len(story.trials) - len(trials)
+    also = f", and {counted(confirming, 'more trial')} to confirm," if confirming else ""
+    effort = {"label": "effort", "value": counted(story.num_epochs, "epoch"),
+              "note": f"{counted(len(trials), 'trial')} ({states}){also} in {clock(story.now_s)}"}  # fmt: skip
     if winner is None:
         return {"sentence": "No trial has come to a result yet.", "cards": [effort], "verdict": "", "config": []}
     value, epoch = winner.best_value(metric, mode), winner.best_epoch(metric, mode)
@@ -76,6 +81,11 @@ def answer_of(
     config = [[key, in_figures(worth)] for key, worth in winner.config.items()]
     verdict = _verdict(story, metric, mode, winner, default) if searched else ""
     return {"sentence": sentence, "cards": [*cards, effort], "verdict": verdict, "config": config}
+
+
+def _some(notes: list[str]) -> str:
+    more = f"; and {len(notes) - MOST_NOTES} more" if len(notes) > MOST_NOTES else ""
+    return "; ".join(notes[:MOST_NOTES]) + more
 
 
 def _verdict(story: Story, metric: str, mode: str, winner: Trial, default: Trial | None) -> str:

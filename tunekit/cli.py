@@ -147,7 +147,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:  # click's own: a wrong option, a missing argument
         if not hasattr(error, "format_message"):
             raise
-        _fail(error.format_message())
+        context = getattr(error, "ctx", None)
+        _fail(error.format_message() + (f" See: {context.command_path} --help" if context else ""))
     if status:
         sys.exit(status)
 
@@ -213,7 +214,10 @@ def _dataset(dataset: str, option: list[str] | None, data_dir: str | None, split
     from tunekit.datasets import load_dataset
 
     values = options.values_of(option)
-    return load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image, **values)
+    flags: dict[str, Any] = {"data_dir": data_dir, "split_seed": split_seed, "on_bad_image": on_bad_image}
+    for key in values.keys() & flags.keys():
+        raise ConfigError(f"{key} has a flag of its own: --{key.replace('_', '-')} {values[key]}")
+    return load_dataset(dataset, **flags, **values)
 
 
 def _print_results(results: Any) -> None:

@@ -27,7 +27,8 @@ def check(
     for problem in problems:
         say(f"{problem.file}: {problem.reason}")
     if problems:
-        raise DataError(f"{counted(len(problems), 'problem')} in {path}")
+        found = counted(len(problems), "problem")
+        raise DataError(f"{found} in {path}: mend or remove what is bad, or train with --on-bad-image skip")
     say(f"{path}: no problems")
 
 

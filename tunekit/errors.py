@@ -17,6 +17,8 @@ TunekitError
 import difflib
 from collections.abc import Iterable
 
+MOST_KNOWN = 24  # names that an error lists; of more, those that look most alike
+
 
 class TunekitError(Exception):
     """Base of all errors that tunekit raises on purpose; its text says what to do next."""
@@ -76,4 +78,6 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     known = sorted(known)
     nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return f"unknown {kind} {name!r}: {hint}Known: {', '.join(known) or 'none'}"
+    shown = known if len(known) <= MOST_KNOWN else difflib.get_close_matches(str(name), known, n=8, cutoff=0)
+    more = f" and {len(known) - len(shown)} more" if len(shown) < len(known) else ""
+    return f"unknown {kind} {name!r}: {hint}Known: {', '.join(shown) or 'none'}{more}"

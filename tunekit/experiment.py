@@ -22,7 +22,7 @@ from tunekit.remote import place_of
 from tunekit.reporter import reporting
 from tunekit.results import Results, load_results
 from tunekit.schedulers import Decisions
-from tunekit.session import check_room, finish, followed, interruptible, open_folder, say, session
+from tunekit.session import check_room, finish, followed, interruptible, open_folder, say, say_notes, session
 from tunekit.space import Config, labels
 from tunekit.storage import as_place
 from tunekit.sweeps import arguments, is_sweep, read_sweep
@@ -149,6 +149,7 @@ def run(  # type: ignore[misc]  # the second signature leaves the others to this
         return make_plan(asked, limits, as_place(folder), name)
     device = torch.device("cpu") if gpus_per_trial == 0 else pick_device()
     place, changed = open_folder(as_place(folder), name, asked, device)
+    say_notes(verbose, data)
     say(verbose, *(f"since this experiment began: {line}" for line in changed))
     proposer = asked.proposer()
     num_trials = len(proposer.grid) or num_trials
@@ -205,6 +206,7 @@ def train(
     data = load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image)
     asked = check_config_alone(config, data, max_epochs, train, seed)
     place, changed = open_folder(as_place(folder), name, asked, pick_device())
+    say_notes(verbose, data)
     say(verbose, *(f"since this experiment began: {line}" for line in changed))
     with session(place, {"num_trials": 1, "changed": changed}, verbose) as ledger, tracked(trackers, place) as notes:
         metric, mode = asked.metric, asked.mode

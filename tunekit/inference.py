@@ -223,7 +223,9 @@ def _decode(files: list[Path], dataset: Dataset) -> tuple[list[str], np.ndarray]
     decoded = decode_files(root, [os.path.relpath(path, root) for path in absolute], how)
     if decoded.problems:
         first = [f"{shown(absolute[row])}: {reason}" for row, reason in list(decoded.problems.items())[:20]]
-        raise DataError(f"{len(decoded.problems)} of {len(files)} images cannot be read: {'; '.join(first)}")
+        raise DataError(
+            f"{len(decoded.problems)} of {len(files)} images cannot be read, leave them out: {'; '.join(first)}"
+        )
     return [shown(str(path)) for path in files], np.asarray(decoded.images)
 
 

@@ -81,7 +81,7 @@ class Ledger:
     def _open_to_read(self) -> sqlite3.Connection:
         path = paths.ledger_db(self.folder)
         if not path.exists():
-            raise ExperimentError(f"{self.folder} is no experiment: it has no {path.name}")
+            raise paths.no_experiment(self.folder, path.name)
         if not os.access(self.folder, os.W_OK):  # SQLite needs to write beside the file to read it: read a copy
             self._copy = tempfile.TemporaryDirectory(prefix="tunekit-ledger-")
             for part in self.folder.glob(f"{path.name}*"):
@@ -187,12 +187,12 @@ class Ledger:
                 self._copy.cleanup()
 
     def _unreadable(self, error: sqlite3.Error | OSError, begun: bool = True) -> ExperimentError:
-        if isinstance(error, OSError):
-            return ExperimentError(f"the ledger of {self.folder} cannot be read: {error}")
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
         if not begun and "no such table" in str(error):
             return ExperimentError(f"{self.folder} holds nothing yet: run the command again that began it")
-        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in NOT_DAMAGE:
-            return ExperimentError(f"the ledger of {self.folder} cannot be read: {error}")
+        if isinstance(error, OSError) or code in NOT_DAMAGE:
+            hint = ": mend the permissions of the folder and its files" if code == sqlite3.SQLITE_READONLY else ""
+            return ExperimentError(f"the ledger of {self.folder} cannot be read: {error}{hint}")
         return self._damaged(str(error))
 
     def _damaged(self, how: str) -> ExperimentError:
@@ -207,7 +207,7 @@ def read_experiment(folder: Path) -> dict[str, Any]:
     """
     path = paths.experiment_json(folder)
     if not path.is_file():
-        raise ExperimentError(f"{folder} is no experiment: it has no {path.name}")
+        raise paths.no_experiment(folder)
     try:
         described = paths.read_json(path)
         return {key: dict(described[key]) for key in ("asked", "dataset", "versions", "code", "arithmetic")}
@@ -232,7 +232,7 @@ def in_use_by(folder: Path) -> str | None:
 def _take_lock(folder: Path) -> int:
     path = paths.experiment_json(folder)
     if not path.is_file():
-        raise ExperimentError(f"{folder} is no experiment: it has no {path.name}")
+        raise paths.no_experiment(folder)
     lock = take_lock(path, wait_s=1.0)
     if lock is None:
         raise ExperimentError(f"{folder} is in use by another run{_owner(folder)}: wait for it, or choose another name")

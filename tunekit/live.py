@@ -89,6 +89,10 @@ class ViewState:
             return [self.trials[number] for number in self.rows]
         return [trial for trial in self.trials.values() if trial.state not in ENDED]
 
+    def end(self) -> None:
+        """Take note that nothing more is heard; the clock stands still."""
+        self.at_s, self.over = self.gone_s(), True
+
     def gone_s(self) -> float:
         """Return the seconds that the search has run for, over all its sessions."""
         return self.at_s + (0.0 if self.over or self.last is None else time.monotonic() - self.heard_at)
@@ -154,7 +158,8 @@ class ViewState:
             return f"epoch {event.epoch} of {self.max_epochs}: {', '.join(shown)} ({took:.1f} s)"
         if event.kind not in ("ended", "paused", "retry"):
             return _trouble(event)
-        what = {"ended": event.data.get("state"), "paused": "pauses", "retry": "tried again"}[event.kind]
+        what = {"ended": str(event.data.get("state")), "paused": "pauses", "retry": "tried again"}[event.kind]
+        what += f", to confirm the {trial.role}," if trial.role != "search" else ""
         value = trial.best_value(self.metric, self.mode)
         said = [f"{self.metric} {value:.4f}"] if value is not None else []
         if event.kind == "retry" or event.data.get("state") in UNSCORED:
@@ -203,7 +208,7 @@ def in_short(config: dict[str, Any]) -> str:
         'lr=0.00123 optimizer=adam'
     """
     shown = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in config.items()}
-    return printable(" ".join(f"{key}={value}" for key, value in shown.items()))
+    return "the defaults" if not config else printable(" ".join(f"{key}={value}" for key, value in shown.items()))
 
 
 def clock(seconds: float) -> str:
@@ -225,4 +230,4 @@ def counted(number: int, what: str) -> str:
         >>> counted(1, "epoch"), counted(2, "epoch")
         ('1 epoch', '2 epochs')
     """
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

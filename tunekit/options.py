@@ -90,6 +90,6 @@ def values_of(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise ConfigError(f"a value is given as key=value, but got {pair!r}")
+            raise ConfigError(f"a value is given as key=value, such as lr=0.01, but got {pair!r}")
         config[key] = number_of(parse_yaml(value.encode(errors="surrogateescape"), f"the value of {key}"))
     return config

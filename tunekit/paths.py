@@ -1,5 +1,6 @@
 """Every file name of an experiment, and the two ways a file is written: atomically, or not at all."""
 
+import difflib
 import json
 import os
 import tempfile
@@ -68,6 +69,15 @@ def best_checkpoint(trial_folder: Path) -> Path:
 def epoch_checkpoints(trial_folder: Path) -> dict[int, Path]:
     """Return the epoch checkpoints that are there, oldest first."""
     return dict(sorted((int(path.stem), path) for path in trial_folder.glob(f"[0-9]*{SUFFIX}") if path.stem.isdigit()))
+
+
+def no_experiment(folder: Path, missing: str = "experiment.json", url: str = "") -> ExperimentError:
+    """Return what to say of a folder, or of the URL that it stands for, that holds no experiment."""
+    why = f"it has no {missing}" if folder.is_dir() or url else "there is no such folder"
+    beside = [] if url else sorted(path.parent.name for path in folder.absolute().parent.glob("*/experiment.json"))
+    near = difflib.get_close_matches(folder.name, beside, n=8, cutoff=0)
+    known = f"; beside it: {', '.join(near)}" if near else ""
+    return ExperimentError(f"{url or folder} is no experiment: {why}{known}")
 
 
 def check_links(experiment: Path) -> None:

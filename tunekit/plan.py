@@ -10,7 +10,7 @@ from tunekit.asked import Asked, check_name, check_positive, check_whole
 from tunekit.costs import Measured
 from tunekit.expected import Expected, expected
 from tunekit.forecaster import MOST_PAUSED
-from tunekit.live import clock
+from tunekit.live import clock, counted
 from tunekit.measuring import measure
 from tunekit.predictions import past_errors, predict
 from tunekit.safe_text import printable
@@ -77,7 +77,8 @@ class Plan:
         """Return it in words: what, and how much."""
         found = [
             ("experiment", f"{printable(self.experiment)} (nothing of it was begun)"),
-            ("trials", f"{self.num_trials}, {self.slots} side by side; about {self.num_epochs:.0f} epochs in all"),
+            ("trials", f"{self.num_trials} of up to {counted(self._of[0].max_epochs, 'epoch')}, {self.slots} side by "
+                       f"side; about {counted(round(self.num_epochs), 'epoch')} in all"),
             ("time here", f"{clock(self.duration_s)}: {clock(self.begin_s)} to begin and end, and "
                           f"{clock(self.training_s)} of training"),
         ]  # fmt: skip

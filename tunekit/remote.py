@@ -83,7 +83,7 @@ def on_this_machine(place: Path | str) -> Path:
         return place
     folder = fetch(place)
     if not paths.experiment_json(folder).exists():
-        raise ExperimentError(f"{place} is no experiment: it has no {paths.experiment_json(folder).name}")
+        raise paths.no_experiment(folder, url=place)
     if in_use_by(folder) is None:
         bring_up_to_date(folder, place)
     return folder

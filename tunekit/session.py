@@ -15,6 +15,7 @@ import torch
 from tunekit import paths
 from tunekit.asked import Asked, check_name
 from tunekit.claims import SILENT_S
+from tunekit.datasets.base import Dataset
 from tunekit.errors import ExperimentError, StorageError, TrainingError
 from tunekit.events import UNSCORED
 from tunekit.follower import Follower
@@ -27,6 +28,7 @@ from tunekit.safe_text import printable
 from tunekit.storage import joined
 from tunekit.versions import differences, versions
 
+MOST_NOTES = 5  # on the data that are printed
 LEAST_ROOM = 16 * 2**20  # bytes, for the ledger and its backup
 
 
@@ -72,6 +74,9 @@ def open_folder(folder: Path | str, name: str | None, asked: Asked, device: torc
 
 def _differing(key: str, before: Any, now: Any) -> str:
     """Return in words how what is asked for differs from what was; of a space, the keys that do."""
+    if key == "dataset":
+        name, was, now = before["name"], before["fingerprint"][:8], now["fingerprint"][:8]
+        return f"other data ({name} was {was} and is {now}), which has changed since, if only by a file"
     if key != "space" or not isinstance(before, dict):
         return f"{key}={code_of(before)}, but now it is {code_of(now)}"
     was, is_ = ({at: code_of(space[at]) for at in space} for space in (before, now))
@@ -161,6 +166,14 @@ def say(verbose: int, *lines: str) -> None:
     """Print lines for people, unless they asked for silence."""
     for line in lines if verbose else ():
         print(printable(line))
+
+
+def say_notes(verbose: int, data: Dataset) -> None:
+    """Print what was noticed or left out as the data was read."""
+    more = len(data.notes) - MOST_NOTES
+    say(verbose, *(f"{data.name}: {note}" for note in data.notes[:MOST_NOTES]))
+    if more > 0:
+        say(verbose, f"{data.name}: and {more} more such notes, in experiment.json")
 
 
 def finish(recorder: Recorder, place: Path, verbose: int) -> None:

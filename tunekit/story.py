@@ -1,4 +1,4 @@
-"""What happened in a search, and when: how the best value rose, and which trial ran where."""
+"""What happened in a search, and when: how the best value improved, and which trial ran where."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -82,7 +82,7 @@ class Story:
 
     @property
     def best(self) -> list[Best]:
-        """How the best value rose, by the trials whose values count."""
+        """How the best value improved, by the trials whose values count."""
         risen: list[Best] = []
         for each in self._rises:
             counts = self.trials[each.trial].state not in UNSCORED

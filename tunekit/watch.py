@@ -55,7 +55,7 @@ def view(folder: Path, verbose: int) -> Iterator[None]:
         finally:
             done.set()
             thread.join(timeout=10)
-            state.over = True
+            state.end()
             show([])
     ledger.close()
 

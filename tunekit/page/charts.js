@@ -205,7 +205,7 @@ function showCurves() {
   const every = DATA.curves.flatMap((curve) => curve.points.map((point) => point[1]));
   const range = usualRange(every, DATA.mode);
   const there = [...new Set(DATA.curves.map((curve) => curve.state))];
-  const outside = range.outside ? ` ${range.outside} values lie far outside of the others, and of the chart.` : "";
+  const outside = range.outside ? ` ${range.outside} ${range.outside === 1 ? "value lies" : "values lie"} far outside of the others, and of the chart.` : "";
   const left = DATA.trials.rows.length > DATA.curves.length + 50 ? ", the best and others evenly chosen" : "";
   state.curves = addChart(byId("curves"), {
     height: (width) => (width < 620 ? 320 : 420),
