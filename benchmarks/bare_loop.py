@@ -32,10 +32,9 @@ def main() -> None:
     given = {key: value for key, value in given.items() if value is not None}
     rows, runs, chosen = [], [], {}
     for backbone in args.backbones:
-        work = Work(args.data, backbone=backbone, **{**AMOUNTS[backbone], **given})
-        found = measure.run_peer("peers.py", "arithmetic", work)
-        chosen[backbone] = {key: found[key] for key in ("precision", "memory_format")}
-        rows += _compare(work.with_(**chosen[backbone]), args.pairs, runs)
+        work = measure.with_arithmetic(Work(args.data, backbone=backbone, **{**AMOUNTS[backbone], **given}))
+        chosen[backbone] = {"precision": work.precision, "memory_format": work.memory_format}
+        rows += _compare(work, args.pairs, runs)
     measure.write(args.name or "bare_loop", "Against the bare loop: share of its images a second", rows, runs,
                   arithmetic=chosen)  # fmt: skip
 
@@ -45,7 +44,7 @@ def _compare(work: Work, num_pairs: int, runs: list[dict[str, Any]]) -> list[dic
     for number in range(num_pairs):
         names = ["bare", "tunekit_run", "bare, memory kept"][:: -1 if number % 2 else 1]
         each = {name: work.with_(seed=number, keep_memory=name != "bare") for name in names}
-        done = {name: measure.run_peer("peers.py", name.split(",")[0], each[name]) for name in names}
+        done = measure.run_pair(number, {name: ("peers.py", name.split(",")[0], each[name]) for name in names})
         for name in names:
             speed = work.num_trained / done[name]["wall_s"]
             runs.append({"round": number, "backbone": work.backbone, "images_per_s": speed, **done[name], "peer": name})

@@ -152,7 +152,7 @@ def _counted(work: Work, searchers: list[str], num_pairs: int, runs: list[dict[s
     memory: dict[str, list[float]] = {name: [] for name in each}
     for number in range(num_pairs):
         names = ["nothing", *each][:: -1 if number % 2 else 1]
-        done = {name: measure.run_peer(SCRIPT, name, work) for name in names}
+        done = measure.run_pair(number, {name: (SCRIPT, name, work) for name in names})
         runs += [{"round": number, "trials": work.configs, **done[name]} for name in names]
         print(number, {name: round(found["wall_s"], 1) for name, found in done.items()}, flush=True)
         for name in each:
@@ -179,7 +179,7 @@ def _paced(rate: int, seconds: float, num_pairs: int, runs: list[dict[str, Any]]
     reached, lost = [], 0
     epochs = max(2, round(rate * seconds / cores()))
     for number in range(num_pairs):
-        found = measure.run_peer(SCRIPT, "paced", Work("", images=rate, epochs=epochs))
+        found = measure.run_pair(number, {"paced": (SCRIPT, "paced", Work("", images=rate, epochs=epochs))})["paced"]
         runs.append({"round": number, "rate": rate, **found})
         reached.append(found["held_per_s"] / rate)
         lost += found["given"] - found["arrived"]

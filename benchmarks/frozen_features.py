@@ -82,7 +82,7 @@ def main() -> None:
                     precision=args.precision)  # fmt: skip
         for number in range(args.pairs):
             names = ["with_cache", "without_cache"][:: -1 if number % 2 else 1]
-            done = {name: measure.run_peer(SCRIPT, name, work) for name in names}
+            done = measure.run_pair(number, {name: (SCRIPT, name, work) for name in names})
             runs += [{"round": number, **done[name]} for name in names]
             kept, images = done["with_cache"], done["without_cache"]
             print(number, {name: [round(s, 2) for s in found["trial_s"]] for name, found in done.items()}, flush=True)

@@ -45,8 +45,7 @@ def main() -> None:
     for backbone in args.backbones:
         few = {"images": args.images, "val_images": args.images} if args.images else {}
         work = Work(args.data, backbone=backbone, device=args.device, **{**AMOUNTS[backbone], **few})
-        chosen = measure.run_peer("peers.py", "arithmetic", work)
-        work = work.with_(precision=chosen["precision"], memory_format=chosen["memory_format"])
+        work = measure.with_arithmetic(work)
         rows += _compare(work, args.pairs, runs)
     measure.write(args.name or "gpu", f"One GPU: {name}", rows, runs)
 
@@ -60,10 +59,11 @@ def _compare(work: Work, num_pairs: int, runs: list[dict[str, Any]]) -> list[dic
     }
     for number in range(num_pairs):
         names = list(peers)[:: -1 if number % 2 else 1]
-        done = {}
+        parts = {}
         for name in names:
             script, function, gpus = peers[name]
-            done[name] = measure.run_peer(script, function, work.with_(seed=number, gpus=gpus))
+            parts[name] = script, function, work.with_(seed=number, gpus=gpus)
+        done = measure.run_pair(number, parts)
         runs += [{"round": number, "backbone": work.backbone, **done[name], "peer": name} for name in names]
         share.append(statistics.median(done["alone"]["speeds"]) / statistics.median(done["bare"]["speeds"]))
         faster.append(done["alone"]["span_s"] / done["shared"]["span_s"])

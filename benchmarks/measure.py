@@ -6,6 +6,7 @@ time means nothing on them. Before each run the machine is looked at for a secon
 
 import argparse
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -37,6 +38,47 @@ def inside(peers: Iterable[Callable[[Work], dict[str, Any]]]) -> bool:
     found = peer(Work(**json.loads(given)))
     Path(out).write_text(json.dumps(found))
     return True
+
+
+def run_pair(number: int, parts: dict[str, tuple[str, str, Work]], keep: Path | None = None) -> dict[str, Any]:
+    """Run some peers right after one another, as `run_peer` does; a pair or three that are compared.
+
+    Where BENCH_STATE names a folder, what came of them lies there, and is taken from there by whoever runs the same at
+    the same code: that is how a command of many hours goes on where it was cut off. A pair is whole, or run again.
+
+    Args:
+        number: of the pair, from 0.
+        parts: by name, the arguments of `run_peer`.
+        keep: as there.
+
+    Returns:
+        By name, what each returned.
+    """
+    said = [[name, *peer, {**work.as_dict(), "data": "", "scratch": ""}] for name, (*peer, work) in parts.items()]
+    digest = hashlib.sha256(json.dumps([code(), number, said]).encode()).hexdigest()[:16]
+    folder = os.environ.get("BENCH_STATE")
+    path = Path(folder, f"{digest}.json") if folder else None
+    if path is not None and path.exists():
+        return dict(json.loads(path.read_text()))
+    done = {name: run_peer(script, function, work, keep) for name, (script, function, work) in parts.items()}
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(done))
+    return done
+
+
+def with_arithmetic(work: Work) -> Work:
+    """Return the work with the precision and memory_format that tunekit finds to be the fastest here."""
+    found = run_pair(0, {"arithmetic": ("peers.py", "arithmetic", work)})["arithmetic"]
+    return work.with_(precision=found["precision"], memory_format=found["memory_format"])
+
+
+def code() -> str:
+    """Return a digest of what is measured, and of what measures it."""
+    digest = hashlib.sha256()
+    for path in sorted([*RESULTS.parent.glob("*.py"), *RESULTS.parent.parent.glob("tunekit/**/*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def run_peer(script: str, name: str, work: Work, keep: Path | None = None) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def _decoding(work: Work, num_pairs: int, runs: list[dict[str, Any]]) -> list[di
     ratios, speeds = [], []
     for number in range(num_pairs):
         names = ["first_pass", "image_folder"][:: -1 if number % 2 else 1]
-        done = {name: measure.run_peer(SCRIPT, name, work) for name in names}
+        done = measure.run_pair(number, {name: (SCRIPT, name, work) for name in names})
         assert done["first_pass"]["count"] == done["image_folder"]["count"]
         runs += [{"round": number, **done[name]} for name in names]
         ratios.append(done["image_folder"]["pass_s"] / done["first_pass"]["pass_s"])
@@ -136,12 +136,11 @@ def _decoding(work: Work, num_pairs: int, runs: list[dict[str, Any]]) -> list[di
 
 
 def _training(work: Work, num_pairs: int, runs: list[dict[str, Any]], cache: Path) -> dict[str, Any]:
-    chosen = measure.run_peer("peers.py", "arithmetic", work)
-    work = work.with_(precision=chosen["precision"], memory_format=chosen["memory_format"])
+    work = measure.with_arithmetic(work)
     shares = []
     for number in range(num_pairs):
         names = ["in_memory", "search"][:: -1 if number % 2 else 1]
-        done = {name: measure.run_peer(SCRIPT, name, work, cache) for name in names}
+        done = measure.run_pair(number, {name: (SCRIPT, name, work) for name in names}, cache)
         runs += [{"round": number, "backbone": work.backbone, **done[name]} for name in names]
         medians = {name: statistics.median(found["speeds"]) for name, found in done.items()}
         shares.append(medians["search"] / medians["in_memory"])

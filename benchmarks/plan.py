@@ -82,9 +82,8 @@ def main() -> None:
             ratios = []
             for number in range(args.pairs):
                 cache = Path(temporary, f"cache-{case}-{number}")
-                planned, searched = (
-                    measure.run_peer(SCRIPT, f"{kind}_{case}", work, cache) for kind in ("plan", "search")
-                )
+                parts = {kind: (SCRIPT, f"{kind}_{case}", work) for kind in ("plan", "search")}
+                planned, searched = measure.run_pair(number, parts, cache).values()
                 runs += [{"round": number, "case": case, **done} for done in (planned, searched)]
                 ratios.append(searched["wall_s"] / planned["predicted_s"])
                 seconds = f"planned {planned['predicted_s']:.1f} s in {planned['wall_s']:.1f} s"

@@ -133,15 +133,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     args = parser.parse_args()
     work = Work(args.data, images=args.images, val_images=args.images, configs=args.configs, epochs=args.epochs)
-    chosen = measure.run_peer("peers.py", "arithmetic", work)
-    work = work.with_(precision=chosen["precision"], memory_format=chosen["memory_format"])
+    work = measure.with_arithmetic(work)
     runs: list[dict[str, Any]] = []
     kinds: dict[str, list[float]] = {}
     parts: dict[str, list[float]] = {}
     network = []
     for number in range(args.pairs):
-        profiled = measure.run_peer(SCRIPT, "operators", work)
-        searched = measure.run_peer(SCRIPT, "search", work)
+        parts = {name: (SCRIPT, name, work) for name in ("operators", "search")}
+        profiled, searched = measure.run_pair(number, parts).values()
         runs += [{"round": number, **profiled}, {"round": number, **searched}]
         for kind, share in profiled["share"].items():
             kinds.setdefault(kind, []).append(100 * share)

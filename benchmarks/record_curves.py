@@ -78,7 +78,6 @@ def settled(table: str, found: Dataset, state: Path) -> list[dict[str, Any]]:
     configs, path = RECIPES[table].configs, state / f"{table}-arithmetic.json"
     if not path.exists():
         state.mkdir(parents=True, exist_ok=True)
-        (state / ".gitignore").write_text("*\n")
         paths.write_json(path, arithmetic.choose(configs[0], found, CPU))
     return [{**config, **json.loads(path.read_text())} for config in configs]
 

@@ -2,13 +2,13 @@
 
     python benchmarks/run.py --data DATA [--full]
 
-Without --full a cut of each, half an hour in all on two cores; with it the whole, hours: those whose results are of
-this commit already are not run again, so that the same command goes on where it was cut off. Tables of learning curves
+Without --full a cut of each, half an hour in all on two cores; with it the whole, hours: pairs that were run at this
+code before are not run again, so that the same command goes on where it was cut off. Tables of learning curves
 (`record_curves.py`) are not recorded anew. The machine must be idle otherwise.
 """
 
 import argparse
-import json
+import os
 import shlex
 import subprocess
 import sys
@@ -44,30 +44,20 @@ def main() -> int:
     parser.add_argument("--data", required=True, help="the folder with MNIST/raw and make_placepulse.py")
     parser.add_argument("--full", action="store_true")
     asked = parser.parse_args()
-    failed = 0
+    failed, environment = 0, dict(os.environ)
+    if asked.full:
+        environment["BENCH_STATE"] = str(measure.RESULTS.parent / ".state" / "runs")
     for name, arguments in (FULL if asked.full else CUT).items():
         said = shlex.join(["python", f"benchmarks/{name}.py", *arguments.split()])
-        if asked.full and is_done(name, said):
-            print(f"{name}: done at this commit", flush=True)
-            continue
         words = [asked.data if word == "DATA" else word for word in arguments.split()]
         print(f"\n{said}", flush=True)
         began = time.monotonic()
         script = str(measure.RESULTS.parent / f"{name}.py")
-        failed |= subprocess.run([sys.executable, script, *words], check=False).returncode
+        failed |= subprocess.run([sys.executable, script, *words], env=environment, check=False).returncode
         print(f"{name}: {(time.monotonic() - began) / 60:.1f} min", flush=True)
     report = str(measure.RESULTS.parent / "report.py")
     failed |= subprocess.run([sys.executable, report], check=False).returncode
     return int(failed != 0)
-
-
-def is_done(name: str, command: str) -> bool:
-    """Return whether the results of a command are there, of this commit."""
-    path = measure.RESULTS / f"{name}.json"
-    if not path.exists():
-        return False
-    found = json.loads(path.read_text())
-    return found["commit"] == measure.commit() and found["command"] == command
 
 
 if __name__ == "__main__":

@@ -38,12 +38,11 @@ def main() -> None:
         args.data, images=args.images, val_images=args.images, configs=args.configs, epochs=args.epochs,
         checkpoints=not args.no_checkpoints,
     )  # fmt: skip
-    chosen = measure.run_peer("peers.py", "arithmetic", work)
-    work = work.with_(precision=chosen["precision"], memory_format=chosen["memory_format"])
+    work = measure.with_arithmetic(work)
     runs: list[dict[str, Any]] = []
     ratios, gaps = defaultdict(list), defaultdict(list)
     for number, names in measure.triplets(args.peers, OURS, args.pairs):
-        done = {name: measure.run_peer("peers.py", name, work.with_(seed=number)) for name in names}
+        done = measure.run_pair(number, {name: ("peers.py", name, work.with_(seed=number)) for name in names})
         for name in names:
             found = done[name]
             runs.append({"round": number, **found})

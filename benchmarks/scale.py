@@ -86,7 +86,8 @@ def main() -> None:
     for nodes in args.nodes:
         work = Work("", images=nodes, val_images=args.cpus, configs=args.trials, epochs=args.epochs,
                     size=round(args.epoch_s * 1000))  # fmt: skip
-        done = [measure.run_peer(SCRIPT, "search", work) for _ in range(args.pairs)]
+        parts = {"search": (SCRIPT, "search", work)}
+        done = [measure.run_pair(number, parts)["search"] for number in range(args.pairs)]
         runs += [{"nodes": nodes, **found} for found in done]
         name = f"{nodes} nodes, {nodes * args.cpus} trials at once"
         ideal = nodes * args.cpus / args.epoch_s

@@ -177,7 +177,6 @@ def search(key: Key) -> tuple[Key, Outcome]:
 def state_file(folder: Path, table: str) -> Path:
     """Return where a table's outcomes are kept: another file where anything they depend on is different."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ".gitignore").write_text("*\n")
     code = [HERE / f"{name}.py" for name in ("curves", "simulator", "tuners", "tuners_of_others")]
     ours = "proposer samplers forecaster forecasts candidates encoding schedulers space grids"
     code += [Path(tunekit.__file__).parent / f"{name}.py" for name in ours.split()]
