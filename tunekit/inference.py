@@ -224,7 +224,7 @@ def _decode(files: list[Path], dataset: Dataset) -> tuple[list[str], np.ndarray]
     if decoded.problems:
         first = [f"{shown(absolute[row])}: {reason}" for row, reason in list(decoded.problems.items())[:20]]
         raise DataError(
-            f"{len(decoded.problems)} of {len(files)} images cannot be read, leave them out: {'; '.join(first)}"
+            f"{len(decoded.problems)} of {len(files)} images cannot be read: {'; '.join(first)}: leave them out"
         )
     return [shown(str(path)) for path in files], np.asarray(decoded.images)
 
