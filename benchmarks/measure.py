@@ -26,7 +26,7 @@ from work import Work, cores
 RESULTS = Path(__file__).parent / "results"
 LEAST_IDLE = 0.9  # of the machine before a run; below it a warning is printed
 PACKAGES = ("tunekit", "torch", "torchvision", "ray", "optuna", "numpy", "pillow")
-PRIVATE = ("--data", "--photos")  # arguments that name folders of this machine
+PRIVATE = ("--data", "--photos", "--state")  # arguments that name folders of this machine
 
 
 def inside(peers: Iterable[Callable[[Work], dict[str, Any]]]) -> bool:

@@ -17,6 +17,7 @@ ORDER = (
     "photographs",
     "frozen_features",
     "search_quality",
+    "search_quality_cifar10",
     "empty_trials",
     "profile_search",
     "scale",

@@ -84,7 +84,7 @@ def main() -> None:
         rows = [row for name, results in found.items() for row in promised(name, results)]
         about = {name: {"configs": len(t), "best": t.best, "within": t.num_good} for name, t in tables.items()}
         title = f"Epochs until within 0.5 % of the best: {DEFAULT}, medians of {args.seeds} seeds with 95 % intervals"
-        measure.write("search_quality", title, rows, [], tables=about, results=found)
+        measure.write(args.name, title, rows, [], tables=about, results=found)
 
 
 def promised(table: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -111,6 +111,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-trials", type=int, default=1_000, help="of a search; random search tries all configs")
     parser.add_argument("--methods", nargs="+", default=["judge"], help="judge: tunekit's default and the peers; all; "
                         f"or any of: {'; '.join(METHODS)}")  # fmt: skip
+    parser.add_argument("--name", default="search_quality", help="of the file in benchmarks/results")
     parser.add_argument("--synthetic", type=int, default=0, help="replay so many made-up tables instead")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--state", type=Path, default=HERE / ".state" / "search_quality")
