@@ -53,9 +53,9 @@ def make_loop(curve):
 curve = make_curve()
 
 
-def search(folder, **options):
+def search(folder, space=SPACE, **options):
     asked = {"num_trials": 12, "max_epochs": MAX_EPOCHS, "verbose": 0, "name": "x", "metric": "val_accuracy"}
-    return tunekit.run(SPACE, "digits", train=make_loop(make_curve()), folder=folder, **{**asked, **options})
+    return tunekit.run(space, "digits", train=make_loop(make_curve()), folder=folder, **{**asked, **options})
 
 
 def kinds_of(results):
@@ -81,6 +81,13 @@ def test_every_config_is_tried_and_the_most_promising_goes_on_to_the_end(finishe
 def test_it_trains_as_many_epochs_as_successive_halving_would(finished):
     planned = 9 + math.ceil(11 * (1 + 2 * 2 / 3))  # one to the end; each of the others 1, every third 3, every ninth 9
     assert len(finished.history) == planned
+
+
+def test_where_the_space_holds_fewer_configs_the_same_epochs_go_to_these(tmp_path, ray):
+    space = {"lr": 0.01, "width": randint(1, 6), "kind": "a"}
+    results = search(tmp_path, space=space, cpus_per_trial=2)
+    assert len(results.dataframe) == 6
+    assert len(results.history) == 9 + math.ceil(11 * (1 + 2 * 2 / 3))  # as for the 12 that were asked for
 
 
 def test_a_trial_that_paused_goes_on_where_it_was(finished):

@@ -128,7 +128,7 @@ class Engine:
             )
             with patient_workers():
                 tuner.fit()
-        if searcher.used_up and not self.ledger.unfinished:
+        if proposer.used_up and not self.ledger.unfinished:
             self.recorder.note = f"the space holds no more than {proposer.num_proposed} configs: all were tried"
 
     def _portion(self, setup: TrialSetup) -> Callable[[str, int], Portion] | Portion:

@@ -66,8 +66,8 @@ class Forecaster:
         self.max_epochs = max_epochs
         self.chance = -math.inf if chance is None else self.sign * chance
         self.encoding = Encoding(space)
-        self.num_proposed = 0  # trials of the search
-        self.num_seen = 0  # epochs of theirs
+        self.num_proposed, self.num_seen = 0, 0  # trials of the search, and epochs of theirs
+        self.used_up = False  # whether every config of the space has been tried
         self.params: dict[int, dict[str, Any]] = {}  # of the trials that are remembered
         self.points: dict[int, np.ndarray] = {}
         self.values: dict[int, list[float]] = {}  # by epoch, higher is better
@@ -110,6 +110,7 @@ class Forecaster:
             chosen = self.chosen[1][1] if self.chosen else None
             new = chosen or self._most_promising([], self._candidates(), frozenset())[1]
             if new is None:
+                self.used_up, self.chosen = True, None
                 return None
             source, params = self.searcher, new
         self._take(number, params)
@@ -148,7 +149,7 @@ class Forecaster:
         return self.max_epochs + math.ceil((num_trials - 1) * (1 + rungs * (1 - 1 / FACTOR)) - 1e-9)
 
     def _turn(self, num_trials: int, busy: frozenset[int]) -> Turn:
-        missing = num_trials - self.num_proposed
+        missing = 0 if self.used_up else num_trials - self.num_proposed  # whose epochs go to the others
         left = self.num_epochs(num_trials) - self.num_seen - len(busy)
         paused = [number for number in self.params if number not in busy and self.takes_turns(number)]
         if missing and (left <= missing or self._blind):

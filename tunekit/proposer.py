@@ -59,6 +59,7 @@ class Proposer:
         self.make_sampler = searchers[searcher]
         self.encoding = Encoding(space)
         self.grid = list(self._grid()) if self.make_sampler is None else []
+        self.used_up = False  # whether every config of the space has been tried
         self.keeps_state = self.make_sampler is not None and isinstance(quietly(self.make_sampler, 0, 0), KEEP_STATE)
         self.heard: list[Event] = []
         self._begin()
@@ -107,6 +108,7 @@ class Proposer:
             self.num_first += 1
             return source, self._draw(number, source, params)
         if self.make_sampler is None:
+            self.used_up = True
             return None
         self._forget_old()
         for attempt in range(NUM_REDRAWS):
@@ -119,6 +121,7 @@ class Proposer:
             found = untried(self.encoding, self.tried, random)
             if found is None:
                 self.known.discard(number)
+                self.used_up = True
                 return None
             params = found
         if attempt and self.keeps_state:
@@ -130,7 +133,7 @@ class Proposer:
 
     def turn(self, num_trials: int, busy: Collection[int]) -> int | None:
         """Return NEW while there are to be more trials: none pauses."""
-        return NEW if self.num_proposed < num_trials else None
+        return NEW if self.num_proposed < num_trials and not self.used_up else None
 
     def takes_turns(self, number: int) -> bool:
         """Return whether a trial may pause: none does."""

@@ -41,7 +41,6 @@ class RaySearcher(Searcher):
         self.confirmed = False
         self.heard = 0
         self.handed_out: dict[int, str] = {}  # trials that run or are to, and the kind of machine
-        self.used_up = False
 
     def goes_on(self, number: int) -> bool:
         """Return whether a trial of the search that came to the end of an epoch trains the next, or pauses."""
@@ -82,14 +81,12 @@ class RaySearcher(Searcher):
         return None
 
     def _turn(self, busy: set[int]) -> int | None:
-        wanted = self.proposer.num_proposed if self.used_up else self.num_trials
-        return self.proposer.turn(wanted, busy)
+        return self.proposer.turn(self.num_trials, busy)
 
     def _propose(self) -> Any:
         number = self.ledger.next_number
         proposal = self.proposer.propose(number)
         if proposal is None:
-            self.used_up = True
             return self.suggest("")
         source, params = proposal
         config = draw_config(self.proposer.space, lambda name, _: params[name])
