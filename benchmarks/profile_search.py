@@ -139,8 +139,8 @@ def main() -> None:
     parts: dict[str, list[float]] = {}
     network = []
     for number in range(args.pairs):
-        parts = {name: (SCRIPT, name, work) for name in ("operators", "search")}
-        profiled, searched = measure.run_pair(number, parts).values()
+        pair = {name: (SCRIPT, name, work) for name in ("operators", "search")}
+        profiled, searched = measure.run_pair(number, pair).values()
         runs += [{"round": number, **profiled}, {"round": number, **searched}]
         for kind, share in profiled["share"].items():
             kinds.setdefault(kind, []).append(100 * share)

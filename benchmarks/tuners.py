@@ -101,16 +101,14 @@ class Forecasting:
         first = [("default", curves.default)]
         self.forecaster = Forecaster(space, METRIC, "max", seed, first, curves.max_epochs, curves.chance)
         self.busy: set[int] = set()
-        self.used_up = False
 
     def ask(self) -> Job | None:
         """Ask whose turn it is, as `RaySearcher` does."""
         number = self.forecaster.num_proposed
-        turn = self.forecaster.turn(number if self.used_up else self.max_trials, self.busy)
+        turn = self.forecaster.turn(self.max_trials, self.busy)
         if turn == NEW:
             proposal = self.forecaster.propose(number)
             if proposal is None:
-                self.used_up = True
                 return self.ask()
             self.hear("proposed", {"params": proposal[1], "role": "search"}, number)
             turn = number
@@ -126,6 +124,9 @@ class Forecasting:
         self.hear("epoch", {METRIC: value}, trial, epoch)
         if not math.isfinite(value) or epoch == self.curves.max_epochs:
             self.hear("ended", {"state": "finished" if math.isfinite(value) else "diverged"}, trial)
+        elif self.forecaster.turn(self.max_trials, self.busy) != trial:
+            for other in self.forecaster.given_up(self.busy):
+                self.hear("ended", {"state": "stopped"}, other)
         return True
 
     def hear(self, kind: str, data: dict[str, Any], trial: int, epoch: int | None = None) -> None:
