@@ -131,7 +131,20 @@ def test_a_constant_replaces_a_key_of_a_space_or_of_a_sweep(tmp_path):
     made = _space(str(sweep), ["batch_size=16"])
     assert made["metric"] == {"name": "val_loss"}
     assert made["parameters"]["batch_size"] == {"value": 16}
-    assert _space("digits", ["batch_size=16"])["batch_size"] == 16
+    assert _space("digits", ["batch_size=16", "weight_decay=0"])["batch_size"] == 16
+
+
+def test_a_constant_is_set_in_the_choices_that_have_its_key(command, tmp_path, ray):
+    small = ["--dataset", "digits", "--space", "digits", "--num-trials", "4", "--max-epochs", "1", "--folder", tmp_path]
+    fixed = ["--set", "backbone=mlp", "--set", "lr=0.01", "--set", "optimizer=sgd", "--set", "weight_decay=0.001"]
+    command("run", *small, *fixed, "--name", "first", "--searcher", "random")
+    configs = [trial.config for trial in tunekit.load_results(tmp_path / "first").trials.values()]
+    assert {(config["lr"], config["optimizer"], config["weight_decay"]) for config in configs} == {(0.01, "sgd", 0.001)}
+    assert len({config["momentum"] for config in configs}) == 4  # which sgd brings is searched still
+    assert "lr must be a number above 0 to 1000, but is 'abc'" in command("run", *small, "--set", "lr=abc").stderr
+    assert (
+        "unknown optimizer 'adamw': did you mean 'adam'?" in command("run", *small, "--set", "optimizer=adamw").stderr
+    )
 
 
 def test_a_cluster_that_is_not_there_is_one_line():

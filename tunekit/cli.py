@@ -195,12 +195,12 @@ def _space(space: str, constants: list[str] | None) -> Any:
     """Return the space with some of its keys made constant."""
     if not constants:
         return space
-    from tunekit.spaces import find_space
+    from tunekit.spaces import find_space, with_constants
     from tunekit.sweeps import is_sweep
     from tunekit.yaml_files import read_yaml
 
     if not is_sweep(space):
-        return {**find_space(space), **options.values_of(constants)}
+        return with_constants(find_space(space), options.values_of(constants))
     sweep = read_yaml(Path(space))
     parameters = sweep.get("parameters", {}) if isinstance(sweep, dict) else {}
     fixed = {key: {"value": value} for key, value in options.values_of(constants).items()}

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import search_spaces
+from tunekit.distributions import Choice, label_of
 from tunekit.errors import SpaceError, UnknownNameError, unknown_name
-from tunekit.space import Space, check_space
+from tunekit.space import Config, Space, all_keys, check_space, without_name
 from tunekit.sweeps import is_sweep, read_sweep
 
 
@@ -33,6 +34,43 @@ def find_space(space: Any) -> Space:
         return check_space(space)
     except RecursionError:
         raise SpaceError("the space is nested too deep: choices within choices, a few levels, are fine") from None
+
+
+def with_constants(space: Space, constants: Config) -> Space:
+    """Return the space with keys made constant wherever it has them, in its choices too; others are added to it.
+
+    A constant that names one of a choice's dicts leaves that one, with the distributions that it brings.
+
+    Raises:
+        UnknownNameError: it names none of them.
+
+    Example:
+        >>> from tunekit import choice, uniform
+        >>> with_constants({"optimizer": choice([{"name": "sgd", "lr": uniform(0, 1)}, "adam"])}, {"lr": 0.1})
+        {'optimizer': Choice(options=({'name': 'sgd', 'lr': 0.1}, 'adam'), every=False)}
+    """
+    fixed = _fixed(space, constants)
+    return fixed | {key: value for key, value in constants.items() if key not in all_keys(fixed)}
+
+
+def _fixed(space: Space, constants: Config) -> Space:
+    return {key: _fixed_value(key, value, constants) for key, value in space.items()}
+
+
+def _fixed_value(key: str, value: Any, constants: Config) -> Any:
+    if not isinstance(value, Choice):
+        return constants.get(key, value)
+    options = [
+        option | _fixed(without_name(option), constants) if isinstance(option, dict) else option
+        for option in value.options
+    ]
+    if key in constants:
+        if not any(isinstance(option, dict) for option in options):
+            return constants[key]
+        if constants[key] not in value.labels:
+            raise UnknownNameError(unknown_name(key, constants[key], map(str, value.labels)))
+        options = [option for option in options if label_of(option) == constants[key]]
+    return value._replace(options=tuple(options))
 
 
 def _imported(name: str) -> Any:
