@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from tunekit.axes import Axis
 
@@ -42,6 +41,8 @@ def importances(axes: Sequence[Axis], values: Sequence[float], seed: int = 0) ->
     axes = [axis for axis in axes if axis.varies]
     if len(values) < FEWEST or len(set(values)) < 2 or not axes:
         return {}
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # a second, which starts can spare
+
     rows = np.unique(np.linspace(0, len(values) - 1, MOST).astype(int))
     distributions, columns = {}, {}
     for number, axis in enumerate(axes):
