@@ -131,7 +131,12 @@ def test_a_constant_replaces_a_key_of_a_space_or_of_a_sweep(tmp_path):
     made = _space(str(sweep), ["batch_size=16"])
     assert made["metric"] == {"name": "val_loss"}
     assert made["parameters"]["batch_size"] == {"value": 16}
-    assert _space("digits", ["batch_size=16", "weight_decay=0"])["batch_size"] == 16
+    made = _space("digits", ["batch_size=16", "weight_decay=0"])
+    assert (made["batch_size"], made["weight_decay"]) == (16, 0)
+    space = tmp_path / "mine.py"
+    space.write_text("import tunekit\ndef net(**_): ...\nspace = {'backbone': tunekit.choice(['cnn', net])}")
+    assert _space(str(space), ["backbone=net"])["backbone"].__name__ == "net"
+    assert _space(str(space), ["backbone=mlp"])["backbone"] == "mlp"
 
 
 def test_a_constant_is_set_in_the_choices_that_have_its_key(command, tmp_path, ray):

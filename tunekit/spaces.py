@@ -39,10 +39,10 @@ def find_space(space: Any) -> Space:
 def with_constants(space: Space, constants: Config) -> Space:
     """Return the space with keys made constant wherever it has them, in its choices too; others are added to it.
 
-    A constant that names one of a choice's dicts leaves that one, with the distributions that it brings.
+    A constant may name a function or a dict of a choice; of a dict, the distributions that it brings are left.
 
     Raises:
-        UnknownNameError: it names none of them.
+        UnknownNameError: a choice has dicts, and none of its options has the name.
 
     Example:
         >>> from tunekit import choice, uniform
@@ -64,13 +64,14 @@ def _fixed_value(key: str, value: Any, constants: Config) -> Any:
         option | _fixed(without_name(option), constants) if isinstance(option, dict) else option
         for option in value.options
     ]
-    if key in constants:
-        if not any(isinstance(option, dict) for option in options):
-            return constants[key]
-        if constants[key] not in value.labels:
-            raise UnknownNameError(unknown_name(key, constants[key], map(str, value.labels)))
-        options = [option for option in options if label_of(option) == constants[key]]
-    return value._replace(options=tuple(options))
+    if key not in constants:
+        return value._replace(options=tuple(options))
+    named = [option for option in options if label_of(option) == constants[key]]
+    if any(isinstance(option, dict) for option in options) and not named:
+        raise UnknownNameError(unknown_name(key, constants[key], map(str, value.labels)))
+    if named and isinstance(named[0], dict):
+        return value._replace(options=tuple(named))
+    return named[0] if named else constants[key]
 
 
 def _imported(name: str) -> Any:
