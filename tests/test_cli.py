@@ -131,6 +131,14 @@ def test_a_constant_replaces_a_key_of_a_space_or_of_a_sweep(tmp_path):
     made = _space(str(sweep), ["batch_size=16"])
     assert made["metric"] == {"name": "val_loss"}
     assert made["parameters"]["batch_size"] == {"value": 16}
+    sweep.write_text(
+        "{method: random, parameters: {optimizer: {parameters: {learning_rate: {value: 0.1}, momentum: {min: 0, max: 0.9}}}}}"
+    )
+    made = _space(str(sweep), ["lr=0.01"])
+    assert made["parameters"] == {"momentum": {"min": 0, "max": 0.9}, "lr": {"value": 0.01}}
+    sweep.write_text("[lr, momentum]")
+    with pytest.raises(tunekit.SpaceError, match="a sweep is a dict with method, metric and parameters"):
+        _space(str(sweep), ["lr=0.01"])
     made = _space("digits", ["batch_size=16", "weight_decay=0"])
     assert (made["batch_size"], made["weight_decay"]) == (16, 0)
     space = tmp_path / "mine.py"

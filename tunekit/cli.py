@@ -196,15 +196,16 @@ def _space(space: str, constants: list[str] | None) -> Any:
     if not constants:
         return space
     from tunekit.spaces import find_space, with_constants
-    from tunekit.sweeps import is_sweep
+    from tunekit.sweep_parameters import with_values
+    from tunekit.sweeps import is_sweep, read_sweep
     from tunekit.yaml_files import read_yaml
 
+    values = options.values_of(constants)
     if not is_sweep(space):
-        return with_constants(find_space(space), options.values_of(constants))
+        return with_constants(find_space(space), values)
+    read_sweep(space)  # which says what is wrong with it, while each parameter has its place
     sweep = read_yaml(Path(space))
-    parameters = sweep.get("parameters", {}) if isinstance(sweep, dict) else {}
-    fixed = {key: {"value": value} for key, value in options.values_of(constants).items()}
-    return {**sweep, "parameters": {**parameters, **fixed}}
+    return {**sweep, "parameters": with_values(sweep["parameters"], values)}
 
 
 def _dataset(dataset: str, option: list[str] | None, data_dir: str | None, split_seed: int, on_bad_image: str) -> Any:

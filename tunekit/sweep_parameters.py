@@ -62,7 +62,7 @@ def read_parameters(parameters: dict[str, Any], method: str, builtin: bool) -> t
     places: dict[str, str] = {}
     max_epochs = None
     for place, key, described in _leaves(parameters, "parameters"):
-        name = "lr" if builtin and key == "learning_rate" else key
+        name = _name(key) if builtin else key
         if name in places:
             raise SpaceError(f"{place} and {places[name]} would both be {name}, as a config is flat: rename one")
         places[name] = place
@@ -76,6 +76,17 @@ def read_parameters(parameters: dict[str, Any], method: str, builtin: bool) -> t
         return check_space(space), max_epochs
     except SpaceError as error:
         raise SpaceError(f"parameters: {error}") from None
+
+
+def with_values(parameters: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a sweep, out of their groups, with constants in place of those of the same name."""
+    fixed = {key: {"value": value} for key, value in values.items()}
+    names = {_name(key) for key in values}
+    return {key: described for _, key, described in _leaves(parameters, "") if _name(key) not in names} | fixed
+
+
+def _name(key: str) -> str:
+    return "lr" if key == "learning_rate" else key
 
 
 def _leaves(parameters: Any, place: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
