@@ -132,7 +132,7 @@ def test_a_constant_replaces_a_key_of_a_space_or_of_a_sweep(tmp_path):
     assert made["metric"] == {"name": "val_loss"}
     assert made["parameters"]["batch_size"] == {"value": 16}
     sweep.write_text(
-        "{method: random, parameters: {optimizer: {parameters: {learning_rate: {value: 0.1}, momentum: {min: 0, max: 0.9}}}}}"
+        "{method: random, parameters: {sgd: {parameters: {learning_rate: {value: 0.1}, momentum: {min: 0, max: 0.9}}}}}"
     )
     made = _space(str(sweep), ["lr=0.01"])
     assert made["parameters"] == {"momentum": {"min": 0, "max": 0.9}, "lr": {"value": 0.01}}

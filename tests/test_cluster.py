@@ -1,11 +1,14 @@
 """The Ray that we start on this machine: no more of it than a search needs, and ready when it is."""
 
+import platform
 import sys
 from pathlib import Path
 
 import pytest
 import ray
 import torch
+
+from tunekit import memory
 
 pytestmark = [
     pytest.mark.usefixtures("ray"),
@@ -37,3 +40,23 @@ def test_no_autoscaler_no_log_monitor_no_dashboard_server():
 def test_workers_are_started_with_what_trials_import():
     asked = ray.remote(num_cpus=0)(lambda: "tunekit.trial" in sys.modules)
     assert ray.get(asked.remote())
+
+
+PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library has no say in it")
+@pytest.mark.skipif(not PAGES.exists() or "[madvise]" not in PAGES.read_text(), reason="the system has its own rule")
+def test_workers_have_large_pages(monkeypatch):
+    def large_pages():
+        held = [torch.ones(2**22) for _ in range(4)]  # 64 MiB
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        found = next(int(line.split()[1]) for line in lines if line.startswith("AnonHugePages"))
+        return found, len(held)  # which is held until then
+
+    kilobytes, _ = ray.get(ray.remote(num_cpus=0)(large_pages).remote())
+    assert kilobytes > 2**15
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=2")
+    assert memory.large_pages() == "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1"
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")
+    assert memory.large_pages() == "glibc.malloc.hugetlb=0"

@@ -18,6 +18,7 @@ from ray._private import node, ray_constants, services
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.tune.execution import class_cache
 
+from tunekit import memory
 from tunekit.errors import ClusterError
 from tunekit.safe_text import is_secret
 from tunekit.scratch import scratch_folder
@@ -63,7 +64,7 @@ def ray_session(address: str | None, num_cpus: int | None = None) -> Iterator[Pa
     unneeded = {secret: None for name in trackers for secret in trackers[name].SECRETS}
     with (
         scratch_folder() as scratch,
-        _environment({**SETTINGS, **unneeded}),
+        _environment({**SETTINGS, memory.TUNABLES: memory.large_pages(), **unneeded}),
         _sent_to_workers(nothing=local),
         _quiet_logs(),
         _token(scratch if local else None) if ours else nullcontext(),
@@ -119,7 +120,7 @@ def _sent_to_workers(nothing: bool) -> Iterator[None]:
     in advance.
     """
     usual = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
-    allowed = {name for name in usual[1] if not is_secret(name)}
+    allowed = {memory.TUNABLES} | {name for name in usual[1] if not is_secret(name)}
     class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE = ({}, set()) if nothing else (usual[0], allowed)
     try:
         yield
