@@ -30,7 +30,8 @@ INTRODUCTION = """# Results of the benchmarks
 Written by `python benchmarks/report.py` from `benchmarks/results/*.json`, which hold every single run. Each number is
 the median over pairs of runs that came one after the other in one process of measuring, with the smallest and the
 largest in brackets: absolute times mean little on shared machines. Each run is a process of its own, timed from its
-start to its exit, imports included, on a machine that is looked at for a second before it.
+start to its exit, imports included, on a machine that is looked at for a second before it. A pair during which other
+virtual machines took more than 3 % of the cores' time is run again, twice at most.
 """
 
 
@@ -46,6 +47,9 @@ def section(found: dict[str, Any]) -> str:
     lines += ["", f"`{found['command']}`, {made}; {on(found['machine'])}; {versions}."]
     if idle:
         lines[-1] += f" Idle before a run: {min(idle):.0%} at the least."
+    stolen = [run["stolen"] for run in found["runs"] if "stolen" in run]
+    if stolen:
+        lines[-1] += f" Taken by other virtual machines during a run: {max(stolen):.1%} at the most."
     return "\n".join(lines) + "\n"
 
 
