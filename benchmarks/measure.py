@@ -1,8 +1,8 @@
 """What all comparisons share: each peer in a process of its own, pairs that alternate, ratios, and what is written.
 
 A ratio is taken within a pair, of two runs that came one after the other: these machines are shared, and an absolute
-time means nothing on them. Before each run the machine is looked at for a second; how idle it was is written down. A
-pair during which other virtual machines took the cores away is run again.
+time means nothing on them. Before each run the machine is looked at for a second; how idle it was is written down, and
+how much of the cores' time other virtual machines took during it.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from work import Work, cores
 RESULTS = Path(__file__).parent / "results"
 LEAST_IDLE = 0.9  # of the machine before a run; below it a warning is printed
 MOST_STOLEN = 0.03  # of the cores' time in a run, by other virtual machines; usual here are 0.001 to 0.01
-ATTEMPTS = 3  # at a pair that is disturbed; the least disturbed counts
+ATTEMPTS = 3  # at a pair that is disturbed, where hours are spent; the least disturbed counts
 PACKAGES = ("tunekit", "torch", "torchvision", "ray", "optuna", "numpy", "pillow")
 PRIVATE = ("--data", "--photos", "--state")  # arguments that name folders of this machine
 
@@ -48,7 +49,8 @@ def run_pair(number: int, parts: dict[str, tuple[str, str, Work]], keep: Path | 
     """Run some peers right after one another, as `run_peer` does; a pair or three that are compared.
 
     Where BENCH_STATE names a folder, what came of them lies there, and is taken from there by whoever runs the same at
-    the same code: that is how a command of many hours goes on where it was cut off. A pair is whole, or run again.
+    the same code: that is how a command of many hours goes on where it was cut off. A pair is whole, or run again; so
+    is one there during which other virtual machines took more than MOST_STOLEN of the cores' time.
 
     Args:
         number: of the pair, from 0.
@@ -65,12 +67,13 @@ def run_pair(number: int, parts: dict[str, tuple[str, str, Work]], keep: Path | 
     if path is not None and path.exists():
         return dict(json.loads(path.read_text()))
     attempts: list[dict[str, Any]] = []
-    while len(attempts) < ATTEMPTS and (not attempts or _stolen(attempts[-1]) > MOST_STOLEN):
-        attempts.append(
-            {name: run_peer(script, function, work, keep) for name, (script, function, work) in parts.items()}
-        )
-        if _stolen(attempts[-1]) > MOST_STOLEN:
-            print(f"other machines took up to {_stolen(attempts[-1]):.0%} of the cores: disturbed", file=sys.stderr)
+    while not attempts or (path is not None and len(attempts) < ATTEMPTS and _stolen(attempts[-1]) > MOST_STOLEN):
+        if attempts and keep is not None:
+            shutil.rmtree(keep)  # a plan, say, is of work that is not done yet
+        done = {name: run_peer(script, function, work, keep) for name, (script, function, work) in parts.items()}
+        attempts.append(done)
+        if _stolen(done) > MOST_STOLEN:
+            print(f"other machines took up to {_stolen(done):.0%} of the cores' time", file=sys.stderr)
     done = min(attempts, key=_stolen)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,8 +30,9 @@ INTRODUCTION = """# Results of the benchmarks
 Written by `python benchmarks/report.py` from `benchmarks/results/*.json`, which hold every single run. Each number is
 the median over pairs of runs that came one after the other in one process of measuring, with the smallest and the
 largest in brackets: absolute times mean little on shared machines. Each run is a process of its own, timed from its
-start to its exit, imports included, on a machine that is looked at for a second before it. A pair during which other
-virtual machines took more than 3 % of the cores' time is run again, twice at most.
+start to its exit, imports included, on a machine that is looked at for a second before it. With
+`make bench-full`, a pair during which other virtual machines took more than 3 % of the cores' time is run again, twice
+at most, and the least disturbed counts.
 """
 
 
