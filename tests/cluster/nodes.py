@@ -37,7 +37,9 @@ def slow(config, dataset, state=None):
     """Train nothing, slowly enough for nodes to be lost in the middle; epochs count on from the state."""
     for epoch in range(state["epoch"] if state else 0, config["max_epochs"]):
         time.sleep(config.get("epoch_s", 0.3))
-        yield {"val_accuracy": 1 / (config["x"] + 10 / (epoch + 1))}, {"epoch": epoch + 1}
+        large_pages = float("glibc.malloc.hugetlb=1" in os.environ.get("GLIBC_TUNABLES", ""))
+        accuracy = 1 / (config["x"] + 10 / (epoch + 1))
+        yield {"val_accuracy": accuracy, "large_pages": large_pages}, {"epoch": epoch + 1}
 
 
 def start(*cpus, **options):
@@ -106,6 +108,7 @@ def summed_up(found):
         "best": found["results"].best_config,
         "states": sorted(set(frame["state"])),
         "epochs": [[metrics["val_accuracy"] for metrics in t.history] for t in found["results"].trials.values()],
+        "large_pages": all(m.get("large_pages") for t in found["results"].trials.values() for m in t.history),
         "retries": len(retries),
         "counted": sum(retry["counts"] for retry in retries),
         "nodes": len({event.data["node_id"] for event in happened if event.kind == "started"}),

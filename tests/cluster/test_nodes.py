@@ -56,7 +56,7 @@ def test_lost_nodes_cost_no_trial_and_no_retry(tmp_path):
 @pytest.mark.long
 def test_an_added_node_is_used(tmp_path):
     found = run("joined", tmp_path)
-    assert found["nodes"] == 2 and found["epochs"] == expected(3)
+    assert found["nodes"] == 2 and found["epochs"] == expected(3) and found["large_pages"]
 
 
 @pytest.mark.long
