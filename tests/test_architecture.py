@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors"},
     {"registry", "paths", "versions", "yaml_files", "quantiles", "scores", "safe_text", "locks", "compiler", "memory"}
-    | {"usage", "completion"},
+    | {"usage", "completion", "collector"},
     {"options"},
     {"cluster_shell", "cluster_token", "cluster_jobs"},
     {"cluster_rules"},
@@ -39,6 +39,7 @@ LAYERS = [
     {"places", "watched"},
     {"searchers", "trial", "recorder", "watch"},
     {"asked", "results", "worker", "callbacks", "follower"},
+    {"preload"},
     {"session", "repair", "gpus", "status", "limits", "costs", "predictions", "optuna_export"},
     {"engine", "expected"},
     {"measuring", "machine"},

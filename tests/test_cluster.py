@@ -8,6 +8,7 @@ import pytest
 import ray
 import torch
 
+import tunekit
 from tunekit import memory
 
 pytestmark = [
@@ -40,6 +41,14 @@ def test_no_autoscaler_no_log_monitor_no_dashboard_server():
 def test_workers_are_started_with_what_trials_import():
     asked = ray.remote(num_cpus=0)(lambda: "tunekit.trial" in sys.modules)
     assert ray.get(asked.remote())
+
+
+def test_a_search_imports_none_of_the_trackers_that_ray_knows(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ray.air.integrations.wandb", raising=False)
+    tunekit.run(
+        {"lr": tunekit.loguniform(1e-3, 1e-1)}, "digits", num_trials=1, max_epochs=1, verbose=0, folder=tmp_path
+    )
+    assert "ray.air.integrations.wandb" not in sys.modules
 
 
 PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")

@@ -11,6 +11,8 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tunekit import collector
+
 if TYPE_CHECKING:
     from tunekit.backbones import register_backbone
     from tunekit.datasets import Dataset, load_dataset, register_dataset
@@ -76,14 +78,13 @@ _HOMES = ("errors", "distributions", "events", "datasets", "backbones", "inferen
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        for home in _HOMES:
-            with warnings.catch_warnings():  # as they are imported, tqdm and Ray ask a notebook for widgets of no use
-                warnings.filterwarnings("ignore", message="IProgress not found")
-                logging.getLogger("ray.widgets").setLevel(logging.WARNING)
-                module = import_module(f"tunekit.{home}")
-            if hasattr(module, name):
-                globals()[name] = getattr(module, name)
-                return globals()[name]
+        with collector.at_rest(), warnings.catch_warnings():
+            # as they are imported, tqdm and Ray ask a notebook for widgets of no use
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            logging.getLogger("ray.widgets").setLevel(logging.WARNING)
+            homes = (import_module(f"tunekit.{home}") for home in _HOMES)
+            globals()[name] = next(getattr(home, name) for home in homes if hasattr(home, name))
+        return globals()[name]
     raise AttributeError(f"module 'tunekit' has no attribute {name!r}")
 
 

@@ -6,6 +6,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -93,12 +94,19 @@ class SmallNode(node.Node):
         """Start no server of the dashboard and of jobs."""
         self._webui_url = ""
 
+    def start_ray_processes(self) -> None:
+        """Start the others, and return when they can be asked for: Ray itself then asks but once a second."""
+        super().start_ray_processes()
+        until = time.monotonic() + REACH_S
+        while time.monotonic() < until and not self.get_gcs_client().get_all_node_info():
+            time.sleep(0.01)
+
 
 def _start(num_cpus: int | None, scratch: Path) -> None:
     spread, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     usual, node.Node = node.Node, SmallNode  # type: ignore[misc]
     try:  # where trials share GPUs, few of the workers are needed
-        with _environment({"RAY_preload_python_modules": None if torch.cuda.is_available() else "tunekit.worker"}):
+        with _environment({"RAY_preload_python_modules": None if torch.cuda.is_available() else "tunekit.preload"}):
             ray.init(
                 address="local",
                 num_cpus=num_cpus,

@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.air._internal import usage as air_usage
 from ray.tune import tune as tune_module
 from ray.tune.execution.tune_controller import TuneController
 
@@ -47,13 +48,19 @@ class PatientController(TuneController):
 
 
 @contextmanager
-def patient_workers() -> Iterator[None]:
-    """Let Ray Tune use a PatientController, for a while: it offers no place to say so."""
+def changed_tune() -> Iterator[None]:
+    """Let Ray Tune use a PatientController, for a while, and count no callbacks: it offers no place to say so.
+
+    It counts those of W&B and its like, for usage statistics that we switch off, and imports them all to do so.
+    """
+    counting = air_usage.tag_callbacks
     tune_module.TuneController = PatientController  # type: ignore[misc]
+    air_usage.tag_callbacks = lambda callbacks: False
     try:
         yield
     finally:
         tune_module.TuneController = TuneController  # type: ignore[misc]
+        air_usage.tag_callbacks = counting
 
 
 class Engine:
@@ -126,7 +133,7 @@ class Engine:
                     progress_reporter=NoReport() if in_notebook() else None,
                 ),
             )
-            with patient_workers():
+            with changed_tune():
                 tuner.fit()
         if proposer.used_up and not self.ledger.unfinished:
             self.recorder.note = f"the space holds no more than {proposer.num_proposed} configs: all were tried"
