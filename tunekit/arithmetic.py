@@ -30,6 +30,7 @@ Speeds = dict[str, float]  # "bfloat16 channels_last" -> training images per sec
 GAIN = 1.1  # how much faster a lower precision has to be to be worth its rounding
 LEAST_S, LEAST_STEPS = 0.15, 3  # each candidate is timed for so long, or a single step where that takes longer
 MOST_VALUES = 2**17  # of a batch, so that a step of a large model takes no more than a second or two
+NO_BFLOAT16 = "AVX2"  # a processor that emulates it, at a tenth of float32's speed; to time that takes up to 10 s
 
 
 def choose_for(space: Space, dataset: Any, device: torch.device) -> Choices:
@@ -96,13 +97,18 @@ def speeds(config: dict[str, Any], dataset: Any, device: torch.device) -> Speeds
 
 
 def measure(config: dict[str, Any], dataset: Any, device: torch.device) -> Speeds:
-    """Time training steps on one thread in float32 and bfloat16, and the faster of the two in the other layout."""
+    """Time training steps on one thread in float32 and bfloat16, and the faster of the two in the other layout.
+
+    Where bfloat16 is emulated, it is not timed.
+    """
+    emulated = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == NO_BFLOAT16
+    precisions = ("float32",) if emulated else ("float32", "bfloat16")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as trials do
     memory.keep_freed()
     try:
         with torch.random.fork_rng(devices=[]):
-            found = {f"{name} channels_last": _time(config, dataset, device, name) for name in ("float32", "bfloat16")}
+            found = {f"{name} channels_last": _time(config, dataset, device, name) for name in precisions}
             faster = max(found, key=lambda name: _worth(name, found[name])).split()[0]
             found[f"{faster} contiguous"] = _time(config, dataset, device, faster, "contiguous")
     finally:
