@@ -26,6 +26,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS one_end ON events (trial) WHERE kind = 'ended'
 """
 INSERT = "INSERT INTO events (number, time, at_s, kind, trial, epoch, data, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 SELECT = "SELECT number, time, at_s, kind, trial, epoch, data, crc FROM events"
+MOST_BYTES = 2**24  # of a row: whoever reads a longer one, which only tampering writes, would need gigabytes
 BACKUP_EVERY_S = 60.0
 BACKUP_SHARE = 0.01  # of the time, at most, goes into the backup: a large ledger's is made less often
 
@@ -76,6 +77,7 @@ def connect(path: Path | str) -> sqlite3.Connection:
         sqlite3.DatabaseError: it holds something else than a ledger does.
     """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, uri=isinstance(path, str))
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     try:
         connection.execute("PRAGMA trusted_schema=OFF")
