@@ -20,6 +20,8 @@ APART = 0.05  # how far from those tried a config has to be: their like would te
 NUM_SPREAD = 1024  # points, then they come again
 NUM_DRAWS = 100  # until a space is gone through, or, where it holds ranges, counts as used up
 
+in_order = json.JSONEncoder(sort_keys=True).encode
+
 Candidate = tuple[dict[str, Any], np.ndarray]  # a config's draws, and its point
 
 
@@ -84,4 +86,4 @@ def untried(encoding: Encoding, tried: Collection[str], random: np.random.Genera
 
 def identity(params: dict[str, Any]) -> str:
     """Return what two configs share that are the same."""
-    return json.dumps(params, sort_keys=True)
+    return in_order(params)

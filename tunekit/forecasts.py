@@ -18,14 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
 
 # Logs of the variances of limit, transient and own, of a, of b, of the noise's variance, before anything was seen; and
 # how far from these they are looked for. Found on recorded learning curves of digits and MNIST.
 START = (-0.69, 0.0, -3.0, 0.0, 0.69, -3.9)
 SPREAD = (1.0, 1.0, 1.0, 0.7, 0.7, 1.0)
-MAX_STEPS = 30
-NEAR = 1e-3  # of the best: half the steps of torch's 1e-9, to the same parameters
+PRECISION = {"maxiter": 30, "gtol": 1e-3, "ftol": 1e-5}  # of the fit
 MOST_POINTS = 150  # values that a forecast is made of: its time grows with their cube
 LOOKED_AT = sorted({round(1.3**power) for power in range(40)})  # the epochs of a trial that tell, beside its last
 
@@ -102,29 +102,50 @@ class Forecast:
         with one_thread():
             self._fit(points, scores)
 
-    def _fit(self, points: Points, scores: torch.Tensor) -> None:
+    def _fit(self, seen: Points, scores: torch.Tensor) -> None:
         """Find the parameters of highest posterior density."""
-        logs = self.prior.clone().requires_grad_(True)
-        optimizer = torch.optim.LBFGS(
-            [logs], max_iter=MAX_STEPS, tolerance_grad=NEAR, tolerance_change=NEAR, line_search_fn="strong_wolfe"
-        )
         scaled = (scores - scores.mean()) / (scores.std() + 1e-6)
-
-        def loss() -> torch.Tensor:
-            optimizer.zero_grad()
-            factor = self._factor(logs, points)
-            misfit = scaled @ torch.cholesky_solve(scaled[:, None], factor)[:, 0] / 2
-            unlikely = (((logs - self.prior) / self.spread) ** 2).sum() / 2
-            total = misfit + factor.diagonal().log().sum() + unlikely
-            total.backward()
-            return total
-
+        squares = (seen.config[:, None] - seen.config[None]).square().permute(2, 0, 1).contiguous()
+        apart = torch.zeros(self.num_axes, *squares.shape[1:], dtype=torch.float64)
+        apart.index_add_(0, self.groups, squares)  # how far along each parameter, squared
         try:
-            optimizer.step(loss)
+            found = minimize(
+                self._misfit, self.prior.numpy(), (seen, scaled, apart), "L-BFGS-B", jac=True, options=PRECISION
+            )
         except torch.linalg.LinAlgError:
             return  # a step too far: those from before anything was seen do
-        if torch.isfinite(logs).all():
-            self.logs = logs.detach()
+        if np.isfinite(found.x).all():
+            self.logs = torch.from_numpy(found.x)
+
+    def _misfit(
+        self, at: np.ndarray, seen: Points, scores: torch.Tensor, apart: torch.Tensor
+    ) -> tuple[float, np.ndarray]:
+        """Return minus the log of the posterior density of some parameters, and its gradient.
+
+        Source: Rasmussen and Williams, Gaussian processes for machine learning (2006), equations 5.8 and 5.9.
+        """
+        logs = torch.from_numpy(at)
+        per_square = logs[:-6].mul(-2).exp().view(2, -1)  # 1 / length scale ** 2
+        limit, transient, own, power, scale, noise = logs[-6:].exp()
+        (steady, steady_slope), (moving, moving_slope) = (matern(torch.tensordot(row, apart, 1)) for row in per_square)
+        share = self._share(scale, seen, seen)
+        decay = share.log().mul(power).exp()
+        same = (seen.trial[:, None] == seen.trial[None]).double()
+        kernel = limit * steady + transient * moving * decay + own * same
+        factor = torch.linalg.cholesky(kernel.diagonal_scatter(kernel.diagonal() + noise + 1e-6))
+        weights = torch.cholesky_solve(scores[:, None], factor)
+        away = (logs - self.prior) / self.spread
+        total = (scores @ weights)[0] / 2 + factor.diagonal().log().sum() + away.square().sum() / 2
+
+        pull = (torch.cholesky_inverse(factor) - weights @ weights.T) / 2  # what the kernel's values each add to it
+        fading = pull * decay * transient
+        moved = fading * moving
+        by_limit, by_own = (pull * steady).sum() * limit, (pull * same).sum() * own
+        by_power, by_scale = (moved * share.log()).sum() * power, (moved * (1 - share)).sum() * power
+        by_lengths = [torch.tensordot(apart, part, 2) for part in (pull * steady_slope * limit, fading * moving_slope)]
+        others = [by_limit, moved.sum(), by_own, by_power, by_scale, pull.trace() * noise]
+        gradient = torch.cat([(torch.stack(by_lengths) * per_square).flatten(), torch.stack(others)])
+        return total.item(), (gradient + away / self.spread).numpy()
 
     def predict(self, seen: Points, scores: torch.Tensor, at: Points) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and standard deviation of the scores at some points, (n,) each, given what was seen."""
@@ -140,9 +161,14 @@ class Forecast:
         """Return how values at two sets of points vary together, (len(a), len(b))."""
         axes = self.num_axes
         limit, transient, own, power, scale = torch.exp(logs[2 * axes : 2 * axes + 5])
-        decay = (scale / (a.epoch[:, None] + b.epoch[None] + scale)) ** power
-        smooth = [matern(a.config, b.config, torch.exp(logs[i * axes + self.groups])) for i in range(2)]
+        lengths = [torch.exp(logs[i * axes + self.groups]) for i in range(2)]
+        smooth = [matern(torch.cdist(a.config / each, b.config / each).square())[0] for each in lengths]
+        decay = self._share(scale, a, b) ** power
         return limit * smooth[0] + transient * smooth[1] * decay + own * (a.trial[:, None] == b.trial[None])
+
+    def _share(self, scale: torch.Tensor, a: Points, b: Points) -> torch.Tensor:
+        """Return how much of what is transient is left, (len(a), len(b))."""
+        return scale / (a.epoch[:, None] + b.epoch[None] + scale)
 
     def _variance(self, at: Points) -> torch.Tensor:
         """Return the kernel's diagonal."""
@@ -166,12 +192,11 @@ def expected_improvement(mean: torch.Tensor, deviation: torch.Tensor, best: torc
     return deviation * (over * torch.from_numpy(ndtr(over.numpy())) + density)
 
 
-def matern(a: torch.Tensor, b: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Return the Matern 5/2 kernel of two sets of points, (len(a), len(b))."""
-    squares = (a / lengths).square().sum(-1)[:, None] + (b / lengths).square().sum(-1)[None]
-    apart = (squares - 2 * (a / lengths) @ (b / lengths).T).clamp_min(0)
-    distance = torch.sqrt(5 * apart + 1e-12)
-    return (1 + distance + distance**2 / 3) * torch.exp(-distance)
+def matern(squares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the Matern 5/2 kernel at some squared distances, and minus twice its slope by them."""
+    distance = torch.sqrt(5 * squares)
+    fading = torch.exp(-distance)
+    return (1 + distance + 5 / 3 * squares) * fading, 5 / 3 * (1 + distance) * fading
 
 
 @contextmanager
