@@ -43,6 +43,7 @@ def test_workers_are_started_with_what_trials_import():
     assert ray.get(asked.remote())
 
 
+@pytest.mark.long
 def test_a_search_imports_none_of_the_trackers_that_ray_knows(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "ray.air.integrations.wandb", raising=False)
     tunekit.run(

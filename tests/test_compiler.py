@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.long  # each imports torch anew
+
 PROGRAM = """
 import inspect, sys
 import torch, tunekit

@@ -62,7 +62,15 @@ def blocks_of(page: Path) -> list[Block]:
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 # Pages that train much.
-LONG = ("coming-from/", "docs/index.md", "docs/own-code.md", "docs/planning.md", "docs/search.md", "docs/spaces.md")
+LONG = (
+    "coming-from/",
+    "docs/index.md",
+    "docs/own-code.md",
+    "docs/planning.md",
+    "docs/search.md",
+    "docs/spaces.md",
+    "docs/trackers.md",
+)
 RUN = sorted({block.page for block in BLOCKS if block.runs and (block.language == "python" or block.commands)})
 
 

@@ -135,6 +135,7 @@ def test_a_disk_that_may_only_be_read(doctor, tmp_path):
     assert status == 1 and "Read-only file system" in problems(text)[0]
 
 
+@pytest.mark.long
 def test_a_cluster_that_is_not_there_and_a_ray_that_is(doctor, ray):
     found = [finding for finding in examine("experiments", "local", {"https_proxy": "127.0.0.1:9"})]
     assert any("a Ray on this machine answers: 1 machines with 2 CPUs" in finding.text for finding in found)

@@ -210,6 +210,7 @@ def test_a_trial_that_raises_or_diverges_ends_alone_with_its_reason(tmp_path):
     assert "in train" in (results.folder / "trials" / f"{number:04d}" / "error.txt").read_text()
 
 
+@pytest.mark.long
 def test_when_the_first_trials_fail_alike_the_search_says_so_once(tmp_path):
     def train(config, dataset, state=None):
         raise ValueError("no such file")
@@ -244,6 +245,7 @@ def test_confirm_trains_winner_and_default_again_and_gives_a_verdict(tmp_path):
     assert results.verdict.word in ("better", "worse", "no difference shown")
     seeds = {trial.seed for trial in results.trials.values()}
     assert len(seeds) == 4  # two of the search, and the same two for winner and default
+    assert "against the default config" in results._repr_html_()
 
 
 def test_a_model_of_ones_own_and_a_backbone_registered_in_a_script(tmp_path):
@@ -261,7 +263,7 @@ def test_a_dataset_made_of_arrays(tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (200, 12, 12, 3)).astype(np.uint8)
     values = images.reshape(200, -1).mean(1)
     dataset = tunekit.Dataset.from_arrays(train=(images, values))
-    results = tunekit.run(SMALL, dataset, num_trials=2, max_epochs=1, verbose=0, folder=tmp_path)
+    results = tunekit.train({"backbone": "mlp"}, dataset, max_epochs=1, verbose=0, folder=tmp_path)
     assert results.metric == "val_mse" and results.mode == "min"
     assert {"test_mse", "test_pearson"} <= set(results.test())
 

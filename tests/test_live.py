@@ -207,7 +207,7 @@ def test_a_search_says_in_plain_lines_what_happens(tmp_path, capfd):
     pauses = re.compile(r"trial \d pauses after 1 epoch: val_accuracy 0\.\d{4} \(\d of 3 ended, best 0")
     assert any(pauses.match(line) for line in lines)
     assert lines[-3].startswith("3 of 3 trials ended · ") and lines[-1].startswith("best: val_accuracy 0.")
-    tunekit.run(SPACE, "digits", num_trials=4, max_epochs=2, folder=tmp_path, name="x", verbose=0)
+    tunekit.run(SPACE, "digits", num_trials=3, max_epochs=2, folder=tmp_path, name="x", verbose=0)
     assert capfd.readouterr().out == ""
 
 
@@ -304,17 +304,13 @@ def test_watching_a_search_of_another_machine_from_its_storage(url, tmp_path, mo
     assert "epoch 500 of 500: train_loss" in printed
 
 
-@pytest.mark.usefixtures("ray")
 def test_results_in_a_notebook_tell_the_answer(tmp_path):
-    space = {"backbone": "mlp", "lr": tunekit.loguniform(1e-4, 1e-1), "batch_size": tunekit.choice([32, 64])}
-    asked = {"num_trials": 3, "max_epochs": 1, "confirm": 2, "name": "x", "verbose": 0}
-    results = tunekit.run(space, "digits", folder=tmp_path / "<i>", **asked)
+    results = tunekit.train({"backbone": "mlp"}, "digits", folder=tmp_path / "<i>", max_epochs=1, name="x", verbose=0)
     page = results._repr_html_()
     assert f"trial {results.best_trial.number}, epoch 1" in page and "&lt;i&gt;" in page and "<i>" not in page
     assert "on test" not in page and not paths.test_json(results.folder).exists()
     tested = results.test()
     assert f"accuracy {tested['test_accuracy']:.4f} (95 % interval" in results._repr_html_()
-    assert "against the default config" in page or "the default config is the best" in page
 
 
 @pytest.mark.long

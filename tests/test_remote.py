@@ -73,6 +73,12 @@ def test_a_search_with_a_url_for_a_folder_is_the_same_search(url, tmp_path, monk
         .dataframe[ENDINGS]
         .equals(found.dataframe[ENDINGS])
     )
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("ray")
+def test_a_search_that_is_over_goes_on_with_more_trials(url):
+    tunekit.run(SPACE, "digits", folder=url, **ASKED)
     more = tunekit.run(SPACE, "digits", folder=url, **ASKED | {"num_trials": 6})
     assert list(more.dataframe["trial"]) == list(range(6)) and set(more.dataframe["state"]) == {"finished"}
     assert not more.dataframe["config/lr"].duplicated().any()

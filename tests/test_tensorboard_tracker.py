@@ -113,6 +113,7 @@ def test_a_link_in_place_of_a_file_is_not_written_to(tmp_path):
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.long
 def test_a_search_with_two_trackers_that_goes_on_later(ray, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     asked = {"space": SPACE, "dataset": "digits", "metric": "val_loss", "max_epochs": 2, "searcher": "random",

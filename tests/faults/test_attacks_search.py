@@ -81,6 +81,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return json.loads(answer.stdout)
 
 
+@pytest.mark.long
 def test_auth_modes(refusals, record_property):
     """Ray told by its environment to let everybody in."""
     found = {mode: answer for mode, answer in refusals.items() if mode.startswith("mode ")}

@@ -48,6 +48,7 @@ def test_a_search_killed_as_it_ends_leaves_nothing_behind():
         case.check()
 
 
+@pytest.mark.long
 def test_training_killed_at_random_ends_with_the_same_bits():
     fine(kills.train_kills(3))
 

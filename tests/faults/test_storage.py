@@ -47,7 +47,7 @@ def test_a_fault_at_any_write_loses_nothing(fault, worker, half):
     every = storage.points(worker)
     telling = [point for point in every if re.search(TELLING[fault], point[2])]
     assert telling
-    new, on = storage.spread(every, 5) + telling, storage.spread(storage.points(worker, half), 2)
+    new, on = storage.spread(every, 3) + telling, storage.spread(storage.points(worker, half), 1)
     fine(storage.sweep(worker, fault, new), storage.sweep(worker, fault, on, half))
 
 
