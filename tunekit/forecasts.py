@@ -18,14 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
 
 # Logs of the variances of limit, transient and own, of a, of b, of the noise's variance, before anything was seen; and
 # how far from these they are looked for. Found on recorded learning curves of digits and MNIST.
 START = (-0.69, 0.0, -3.0, 0.0, 0.69, -3.9)
 SPREAD = (1.0, 1.0, 1.0, 0.7, 0.7, 1.0)
-PRECISION = {"maxiter": 30, "gtol": 1e-3, "ftol": 1e-5}  # of the fit
+MAX_STEPS = 30
+NEAR = 1e-3  # of the best: half the steps of torch's 1e-9, to the same parameters
 MOST_POINTS = 150  # values that a forecast is made of: its time grows with their cube
 LOOKED_AT = sorted({round(1.3**power) for power in range(40)})  # the epochs of a trial that tell, beside its last
 
@@ -108,23 +108,29 @@ class Forecast:
         squares = (seen.config[:, None] - seen.config[None]).square().permute(2, 0, 1).contiguous()
         apart = torch.zeros(self.num_axes, *squares.shape[1:], dtype=torch.float64)
         apart.index_add_(0, self.groups, squares)  # how far along each parameter, squared
+        logs = self.prior.clone()
+        optimizer = torch.optim.LBFGS(
+            [logs], max_iter=MAX_STEPS, tolerance_grad=NEAR, tolerance_change=NEAR, line_search_fn="strong_wolfe"
+        )
+
+        def loss() -> torch.Tensor:
+            total, logs.grad = self._misfit(logs, seen, scaled, apart)
+            return total
+
         try:
-            found = minimize(
-                self._misfit, self.prior.numpy(), (seen, scaled, apart), "L-BFGS-B", jac=True, options=PRECISION
-            )
+            optimizer.step(loss)
         except torch.linalg.LinAlgError:
             return  # a step too far: those from before anything was seen do
-        if np.isfinite(found.x).all():
-            self.logs = torch.from_numpy(found.x)
+        if torch.isfinite(logs).all():
+            self.logs = logs
 
     def _misfit(
-        self, at: np.ndarray, seen: Points, scores: torch.Tensor, apart: torch.Tensor
-    ) -> tuple[float, np.ndarray]:
+        self, logs: torch.Tensor, seen: Points, scores: torch.Tensor, apart: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return minus the log of the posterior density of some parameters, and its gradient.
 
         Source: Rasmussen and Williams, Gaussian processes for machine learning (2006), equations 5.8 and 5.9.
         """
-        logs = torch.from_numpy(at)
         per_square = logs[:-6].mul(-2).exp().view(2, -1)  # 1 / length scale ** 2
         limit, transient, own, power, scale, noise = logs[-6:].exp()
         (steady, steady_slope), (moving, moving_slope) = (matern(torch.tensordot(row, apart, 1)) for row in per_square)
@@ -145,7 +151,7 @@ class Forecast:
         by_lengths = [torch.tensordot(apart, part, 2) for part in (pull * steady_slope * limit, fading * moving_slope)]
         others = [by_limit, moved.sum(), by_own, by_power, by_scale, pull.trace() * noise]
         gradient = torch.cat([(torch.stack(by_lengths) * per_square).flatten(), torch.stack(others)])
-        return total.item(), (gradient + away / self.spread).numpy()
+        return total, gradient + away / self.spread
 
     def predict(self, seen: Points, scores: torch.Tensor, at: Points) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and standard deviation of the scores at some points, (n,) each, given what was seen."""
