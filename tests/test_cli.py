@@ -147,6 +147,7 @@ def test_a_constant_replaces_a_key_of_a_space_or_of_a_sweep(tmp_path):
     assert _space(str(space), ["backbone=mlp"])["backbone"] == "mlp"
 
 
+@pytest.mark.long
 def test_a_constant_is_set_in_the_choices_that_have_its_key(command, tmp_path, ray):
     small = ["--dataset", "digits", "--space", "digits", "--num-trials", "4", "--max-epochs", "1", "--folder", tmp_path]
     fixed = ["--set", "backbone=mlp", "--set", "lr=0.01", "--set", "optimizer=sgd", "--set", "weight_decay=0.001"]

@@ -307,6 +307,7 @@ def test_data_that_changed_is_said_to_have(tmp_path):
         train(99)
 
 
+@pytest.mark.long
 def test_a_second_run_of_the_same_name_is_refused_while_the_first_goes_on(tmp_path):
     search(tmp_path, num_trials=1, max_epochs=1)
     ledger = Ledger(tmp_path / "x", write=True)

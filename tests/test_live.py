@@ -211,6 +211,7 @@ def test_a_search_says_in_plain_lines_what_happens(tmp_path, capfd):
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.long
 def test_in_a_terminal_the_view_is_drawn_in_place_and_ctrl_c_gives_the_cursor_back(tmp_path):
     train = [sys.executable, "-m", "tunekit", "train", "backbone=mlp", "--max-epochs", "2000"]
     train += ["--folder", str(tmp_path)]

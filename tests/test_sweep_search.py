@@ -1,5 +1,6 @@
 """The tutorial's W&B sweep, as its YAML stands: searched here with no server, and read back with W&B's own reader."""
 
+import pytest
 from wandb_read import read_run
 
 import tunekit
@@ -15,6 +16,7 @@ run_cap: 3
 """
 
 
+@pytest.mark.long
 def test_the_tutorials_sweep(ray, data, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
