@@ -255,6 +255,19 @@ def test_a_full_disk_ends_the_search_and_no_trial(ledger):
     assert ledger.trials()[number].state == "running"
 
 
+def test_what_a_loop_says_without_end_is_cut_short_in_the_ledger_alone(ledger, monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "canary-4711")
+    recorder, number = make(ledger), propose(ledger)
+    started(recorder, number)
+    endless = "x" * 1_995 + "canary-4711" + "y" * 2**24  # more than a row may have; a secret where it is cut
+    recorder.record(number, {"kind": "warned", "text": endless})
+    recorder.lost(number, endless)
+    recorder.record(number, {"kind": "ended", "state": "failed", "reason": endless, "traceback": endless})
+    said = [event.data.get("text") or event.data.get("reason") for event in ledger.events()][-3:]
+    assert all(len(text) < 2_100 and text.startswith("xxx") and "cana" not in text for text in said)
+    assert len(next(ledger.folder.rglob("error.txt")).read_text()) > 2**24
+
+
 def test_secrets_stay_out_of_what_is_written(ledger, monkeypatch):
     monkeypatch.setenv("SOME_API_KEY", "canary-4711")
     recorder, number = make(ledger), propose(ledger)

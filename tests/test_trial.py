@@ -180,6 +180,10 @@ def test_damaged_newer_checkpoints_do_not_push_out_the_new_ones(tmp_path):
         (({METRIC: "good"}, {}), f"TrainingError: metric '{METRIC}' must be a number, but is 'good'"),
         (({METRIC: None}, {}), f"metric '{METRIC}' must be a number"),
         (({METRIC: torch.zeros(3)}, {}), f"metric '{METRIC}' must be a number"),
+        (
+            ({METRIC: 0.5, **{f"unit_{i}": i for i in range(70_000)}}, {}),
+            "the 70001 metrics of an epoch are more than 1 MiB",
+        ),
         (({METRIC: 0.5}, {"model": object()}), "CheckpointError: state.model in the state is a object"),
     ],
 )

@@ -17,6 +17,7 @@ from tunekit.trial_files import having_checkpoints, trial_files
 MAX_RETRIES = 3  # of a trial whose worker died, or whose memory ran out
 SPLIT = 4  # into how many parts each batch goes after that: 4, 16, 64 with the retries there are
 MOST_MOVES = 10  # machines that a trial loses without ending an epoch, before it counts against it
+MOST_SAID = 2_000  # characters of a reason or a warning in the ledger; error.txt has all
 NUM_ALIKE = 3  # trials that fail alike, before any has reached the end of an epoch, end the search
 
 
@@ -96,7 +97,7 @@ class Recorder:
                 self._end(number, "finished")
             return message["last"]
         if message["kind"] == "warned":
-            self.ledger.append("warned", {"text": redacted(message["text"], self.secrets)}, number)
+            self.ledger.append("warned", {"text": self._said(message["text"])}, number)
             return False
         if message["kind"] == "misplaced":
             self._leave_out(number, message["reason"])
@@ -117,7 +118,7 @@ class Recorder:
         if node_id not in self.unfit:
             self.ledger.problems.append(f"{node} was left out: {reason}")
         self.unfit[node_id] = f"{node}: {reason}"
-        self.ledger.append("retry", {"reason": redacted(reason, self.secrets), "counts": False}, number)
+        self.ledger.append("retry", {"reason": self._said(reason), "counts": False}, number)
 
     def lost(self, number: int, reason: str, out_of_memory: bool = False, node_too: bool = False) -> None:
         """Write down that a trial's worker died: it is tried again, up to MAX_RETRIES times.
@@ -127,8 +128,7 @@ class Recorder:
         last = (reason.strip().splitlines() or ["no reason known"])[-1]
         self.moves[number] = self.moves.get(number, 0) + 1
         if node_too and self.moves[number] <= MOST_MOVES:
-            self.ledger.append("retry", {"reason": redacted(f"lost its node: {last}", self.secrets), "counts": False},
-                               number)  # fmt: skip
+            self.ledger.append("retry", {"reason": self._said(f"lost its node: {last}"), "counts": False}, number)
             return
         finally_ = f"its worker died {MAX_RETRIES + 1} times, at last: {last}"
         self._retry(number, last, finally_, reason, SPLIT if out_of_memory else 1)
@@ -139,7 +139,7 @@ class Recorder:
         if trial.num_retries >= MAX_RETRIES:
             self._end(number, "failed", last_reason, traceback)
             return
-        data = {"reason": redacted(reason, self.secrets), "counts": True, "micro_batches": trial.micro_batches * split}
+        data = {"reason": self._said(reason), "counts": True, "micro_batches": trial.micro_batches * split}
         self.ledger.append("retry", data, number)
 
     def stop_reason(self) -> str:
@@ -147,6 +147,11 @@ class Recorder:
         if self.time_budget_s is not None and self.ledger.now_s >= self.time_budget_s:
             return f"the time budget of {self.time_budget_s:g} s is used up"
         return self.interrupted
+
+    def _said(self, text: str) -> str:
+        """Return a text without secrets, and no longer than anybody reads: a training loop may raise what it likes."""
+        text = redacted(text, self.secrets)
+        return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]} ..."
 
     def _settle(self, number: int) -> bool:
         """End a trial whose newest value says so. Asked at each epoch, and again as a session begins."""
@@ -179,7 +184,7 @@ class Recorder:
 
     def _end(self, number: int, state: str, reason: str = "", traceback: str = "") -> None:
         trial = self.ledger.unfinished[number]
-        reason, traceback = redacted(reason, self.secrets), redacted(traceback, self.secrets)
+        reason, traceback = self._said(reason), redacted(traceback, self.secrets)
         folder = paths.trial_folder(self.ledger.folder, number)
         if state in UNSCORED:
             paths.write_text(paths.error_txt(paths.make_private(folder)), f"{reason}\n\n{traceback}".strip() + "\n")

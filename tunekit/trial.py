@@ -6,6 +6,7 @@ far as a trial goes. The worker does not begin an epoch before the driver has th
 
 import dis
 import gc
+import json
 import platform
 import textwrap
 import traceback
@@ -34,6 +35,8 @@ from tunekit.errors import (
 from tunekit.scores import best_epoch
 from tunekit.space import Space, draw_config
 from tunekit.trial_files import TrialFiles, epochs_of, trial_files
+
+MOST_METRICS = 2**20  # bytes, as JSON, of an epoch: the ledger keeps them, and each look at a search reads all
 
 Message = dict[str, Any]
 TrainFunction = Callable[..., Iterator[tuple[dict[str, float], dict[str, Any]]]]
@@ -218,7 +221,7 @@ def checked_metrics(metrics: Any, metric: str) -> dict[str, float]:
     """Return an epoch's metrics as plain floats.
 
     Raises:
-        TrainingError: they are no dict of name to number, or `metric` is missing.
+        TrainingError: they are no dict of name to number, or too many, or `metric` is missing.
     """
     if not isinstance(metrics, dict):
         raise TrainingError(f"a training loop yields (metrics, state), metrics a dict; got {shortened(metrics)}")
@@ -228,6 +231,11 @@ def checked_metrics(metrics: Any, metric: str) -> dict[str, float]:
             floats[str(name)] = value if isinstance(value, int) else float(value)
         except (TypeError, ValueError):
             raise TrainingError(f"metric {name!r} must be a number, but is {shortened(value)}") from None
+    if len(json.dumps(floats)) > MOST_METRICS:
+        raise TrainingError(
+            f"the {len(floats)} metrics of an epoch are more than {MOST_METRICS >> 20} MiB as JSON: metrics are a few "
+            "numbers that tell how well it goes; what else there is belongs into the state, or a file"
+        )
     if metric not in floats:
         raise TrainingError(
             f"the training loop yielded no {metric!r}, which the search optimises; it yielded {', '.join(floats)}"
