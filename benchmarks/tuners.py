@@ -5,7 +5,8 @@ The work is done by tunekit's own Proposer and Decisions: only the training is r
 Every tuner draws whole numbers along the axes of the table's grid, which are log-spaced: so an axis keeps its order,
 all see the same space, and what is proposed is always a config of the table. (With choices in place of whole numbers no
 searcher could interpolate, and CMA-ES could not work; a loguniform rounded to the grid would let tunekit propose the
-same point twice, which it does not do.)
+same point twice, which it does not do.) The forecaster alone draws the values themselves, as choices of numbers, which
+keep their order too: it knows what a learning rate is, and what momentum and batch size make of it.
 """
 
 import math
@@ -16,7 +17,7 @@ import numpy as np
 from curves import METRIC, Curves
 from simulator import Job
 
-from tunekit.distributions import randint
+from tunekit.distributions import choice, randint
 from tunekit.events import Event
 from tunekit.forecaster import Forecaster
 from tunekit.proposer import NEW, Proposer
@@ -97,8 +98,8 @@ class Forecasting:
 
     def __init__(self, curves: Curves, seed: int, max_trials: int = 1_000) -> None:
         self.curves, self.max_trials = curves, max_trials
-        space = {name: randint(0, last) for name, last in curves.bounds.items()}
-        first = [("default", curves.default)]
+        space = {name: choice(list(values)) for name, values in curves.grid.items()}
+        first = [("default", {name: curves.grid[name][at] for name, at in curves.default.items()})]
         self.forecaster = Forecaster(space, METRIC, "max", seed, first, curves.max_epochs, curves.chance)
         self.busy: set[int] = set()
 
@@ -116,7 +117,9 @@ class Forecasting:
             return None
         self.busy.add(turn)
         done = len(self.forecaster.values[turn])
-        return Job(turn, self.curves.number(self.forecaster.params[turn]), done)
+        params = self.forecaster.params[turn]
+        at = {name: values.index(params[name]) for name, values in self.curves.grid.items()}
+        return Job(turn, self.curves.number(at), done)
 
     def tell(self, trial: int, epoch: int, value: float) -> bool:
         """Each trial pauses after each epoch; it may be its turn again."""

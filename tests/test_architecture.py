@@ -31,7 +31,7 @@ LAYERS = [
     {"frozen", "trackers"},
     {"training", "schedulers", "kept", "remote", "live", "cluster", "growing", "tracking", "spaces", "layers"},
     {"encoding", "forecasts", "confirm", "inference", "arithmetic", "outcomes", "sealed"},
-    {"candidates", "screen", "notebook", "mistakes", "answer", "report_page"},
+    {"beginnings", "candidates", "screen", "notebook", "mistakes", "answer", "report_page"},
     {"report"},
     {"reporter"},
     {"proposer"},

@@ -250,7 +250,7 @@ def test_trials_that_begin_slowly_go_straight_on():
     found = played(new_forecaster(chance=0.12), 30, 1, slow_curve)
     values = {trial: [v for t, _, v in found if t == trial] for trial, *_ in found}
     turns = [trial for trial, epoch, _ in found if epoch > 1]
-    assert turns[: MAX_EPOCHS - 1] == [0] * (MAX_EPOCHS - 1)  # nothing is known but that nobody has begun
+    assert turns[: MAX_EPOCHS - 1] == [0] * (MAX_EPOCHS - 1)  # which is the first to begin
     assert sum(a != b for a, b in itertools.pairwise(turns)) <= 2 * len(set(turns))  # hardly any comes back
     assert any(1 < len(seen) < MAX_EPOCHS and max(seen) < 0.12 for seen in values.values())  # but the worst half stops
 
@@ -279,10 +279,47 @@ def test_points_keep_the_order_of_what_has_one():
              "net": choice([{"name": "a", "depth": randint(1, 3)}, {"name": "b"}])}  # fmt: skip
     encoding = Encoding(space)
     assert encoding.groups.tolist() == [0, 1, 2, 3, 3, 4]
+    encoding.paces = None  # the learning rate as it is drawn
     first = encoding.point({"batch_size": 16, "lr": 0.01, "drop": 0.5, "net": "a", "net=a/depth": 3})
     assert first == pytest.approx([0, 0.5, 1, math.sqrt(0.5), 0, 1])
     second = encoding.point({"batch_size": 32, "lr": 1.0, "drop": 0.0, "net": "b"})
     assert second == pytest.approx([0.5, 1, 0, 0, math.sqrt(0.5), 0.5])
+
+
+def test_configs_are_alike_whose_steps_move_as_far():
+    """A momentum of 0.9 makes each step ten times as long, and of as long steps a third as many make a third."""
+    sgd = choice([{"name": "sgd", "momentum": choice([0.0, 0.9])}, {"name": "adam"}])
+    space = {"optimizer": sgd, "lr": loguniform(1e-3, 1.0), "batch_size": choice([16, 64])}
+    encoding = Encoding(space)
+
+    def pace_at(lr, batch_size, **params):
+        return encoding.point({"lr": lr, "batch_size": batch_size, **params})[
+            encoding.groups == list(encoding.axes).index("lr")
+        ]
+
+    plain = {"optimizer": "sgd", "optimizer=sgd/momentum": 0.0}
+    heavy = {"optimizer": "sgd", "optimizer=sgd/momentum": 0.9}
+    assert pace_at(0.1, 64, **plain) == pytest.approx(pace_at(0.01, 64, **heavy))
+    assert pace_at(0.1, 64, **plain) == pytest.approx(pace_at(0.025, 16, **plain))
+    assert pace_at(0.1, 64, optimizer="adam") == pytest.approx(pace_at(0.05, 16, optimizer="adam"))
+    assert pace_at(1e-3, 64, **plain) == pytest.approx(0) and pace_at(1.0, 16, **heavy) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("lr", [0.1, choice([0.0, 0.1]), choice(["fast", "slow"])])
+def test_a_rate_that_is_none_is_drawn_as_anything_else(lr):
+    encoding = Encoding({"lr": lr, "momentum": choice([0.5, 2.0])})
+    for _ in range(20):
+        params = encoding.draw(np.random.default_rng(0))
+        assert np.isfinite(encoding.point(params)).all()
+
+
+def test_the_middle_of_the_space_comes_after_the_first_configs():
+    forecaster = new_forecaster()
+    tried = [forecaster.propose(number) for number in range(3)]
+    assert [source for source, _ in tried] == ["default", "forecast", "forecast"]
+    assert tried[1][1] == {"lr": pytest.approx(1e-2), "width": 5, "kind": "b"}
+    alone = Forecaster({"lr": loguniform(1e-4, 1.0)}, "val_accuracy", "max", 0, [("default", {"lr": 0.01})], 9)
+    assert len({alone.propose(number)[1]["lr"] for number in range(4)}) == 4  # where it is the default, once
 
 
 def test_draws_are_spread_evenly_and_neighbours_are_near():

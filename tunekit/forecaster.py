@@ -3,20 +3,20 @@
 After every epoch it is worked out again how each paused trial would end, and each of many new configs: the one whose
 value at the last epoch is expected to improve most on the best seen so far trains the next epoch.
 
-Where trainings begin slowly, no better for some epochs than one prediction for all images would be, there is nothing
-to forecast from: trials go straight on then, until they are worse than half of the others were at that epoch.
+Where trainings begin slowly, there is nothing to forecast from at first: see beginnings.py.
 
-Source: one epoch at a time, Wistuba, Kadra and Grabocka, DyHPO, arXiv:2202.09774; the forecast: see forecasts.py.
+Sources: one epoch at a time, Wistuba, Kadra and Grabocka, DyHPO, arXiv:2202.09774; the middle of the space first, Song
+et al., The Vizier Gaussian process bandit algorithm, arXiv:2408.11527; the forecast: see forecasts.py.
 """
 
 import math
-import statistics
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from tunekit.beginnings import Beginnings, behind
 from tunekit.candidates import Candidate, Candidates, identity
 from tunekit.encoding import Encoding
 from tunekit.events import Event
@@ -25,8 +25,6 @@ from tunekit.proposer import NEW
 from tunekit.space import Config, Space, params_of
 
 STEADFAST = 3  # times as much as the trial that trained last has another to promise, to take its turn
-SLOW = 2  # epochs: where half of the trials are no better than chance for so long
-NUM_OTHERS = 3  # that a trial is compared with where it goes straight on
 NUM_FIRST = 4  # configs that are seen for an epoch before anything is forecast, spread evenly
 NUM_BEST = 3  # configs whose neighbours are looked at
 ANY_EVERY = 6  # of so many configs one is any, so that a forecast that is wrong comes out
@@ -64,14 +62,15 @@ class Forecaster:
         self.space, self.metric, self.sign, self.seed = space, metric, 1 if mode == "max" else -1, seed
         self.first = [(source, params_of(space, config)) for source, config in first]
         self.max_epochs = max_epochs
+        self.beginnings = Beginnings(max_epochs)
         self.chance = -math.inf if chance is None else self.sign * chance
         self.encoding = Encoding(space)
+        self.first.append((self.searcher, self.encoding.config([0.5] * len(self.encoding.axes))))  # the middle
         self.num_proposed, self.num_seen = 0, 0  # trials of the search, and epochs of theirs
         self.used_up = False  # whether every config of the space has been tried
         self.params: dict[int, dict[str, Any]] = {}  # of the trials that are remembered
         self.points: dict[int, np.ndarray] = {}
         self.values: dict[int, list[float]] = {}  # by epoch, higher is better
-        self.begun: dict[int, int] = {}  # at which epoch each was first better than chance
         self.seen: list[tuple[int, int]] = []  # (trial, epoch) in the order in which they were heard
         self.ended: set[int] = set()
         self.candidates, self.finished = Candidates(self.encoding, seed), False  # whether some trial came to its end
@@ -93,8 +92,7 @@ class Forecaster:
             value = self.sign * event.data[self.metric]
             self.values[number].append(max(value, self.chance) if math.isfinite(value) else value)
             self.seen.append((number, len(self.values[number])))
-            if value > self.chance:
-                self.begun.setdefault(number, len(self.values[number]))
+            self.beginnings.hear(number, len(self.values[number]), value > self.chance, self.num_proposed)
             self.num_seen += 1
         elif event.kind == "ended":
             self.ended.add(number)
@@ -136,8 +134,8 @@ class Forecaster:
     def given_up(self, busy: Collection[int]) -> list[int]:
         """Return the paused trials that promise least, where there are more than MOST_PAUSED."""
         paused = [number for number in self.params if number not in busy and self.takes_turns(number)]
-        slow = self._slow
-        paused.sort(key=lambda n: -math.inf if slow and self._behind(n) else self.hopes.get(n, math.inf))
+        slow = self.beginnings.slow
+        paused.sort(key=lambda n: -math.inf if slow and behind(n, self.values) else self.hopes.get(n, math.inf))
         return paused[: max(0, len(paused) - MOST_PAUSED)]
 
     def num_epochs(self, num_trials: int) -> int:
@@ -158,7 +156,7 @@ class Forecaster:
             if self.finished or busy or not paused:
                 return None, None
             return max(paused, key=lambda number: max(self.values[number])), None  # some trial comes to its end
-        straight = [number for number in paused if not self._behind(number)] if self._slow else []
+        straight = [number for number in paused if self.beginnings.goes_straight_on(number, self.values)]
         if straight:
             return max(straight, key=lambda number: (len(self.values[number]), -number)), None
         if missing and self.num_proposed % ANY_EVERY == 0:
@@ -166,7 +164,7 @@ class Forecaster:
         candidates = self._candidates() if missing else []
         if missing and not candidates:
             return NEW, None  # which `propose` says there is none of
-        return self._most_promising([] if self._slow and missing else paused, candidates, busy)
+        return self._most_promising(paused, candidates, busy)
 
     def _take(self, number: int, params: dict[str, Any]) -> None:
         if number not in self.params:
@@ -181,7 +179,7 @@ class Forecaster:
         for number in ranked[MOST_KNOWN // 5 :: 2]:
             self.ended.remove(number)
             del self.params[number], self.points[number], self.values[number]
-            self.begun.pop(number, None)
+            self.beginnings.forget(number)
         self.seen = [(number, epoch) for number, epoch in self.seen if number in self.params]
         self.fitted = None
 
@@ -189,17 +187,6 @@ class Forecaster:
     def _blind(self) -> bool:
         """Whether too little is known for a forecast."""
         return self.num_proposed < max(NUM_FIRST, len(self.first)) or len({number for number, _ in self.seen}) < 2
-
-    @property
-    def _slow(self) -> bool:
-        """Whether half of the trials that are better than chance by now were no better for a while."""
-        return not self.begun or statistics.median(self.begun.values()) > SLOW
-
-    def _behind(self, number: int) -> bool:
-        """Whether a trial is worse than half of the others were at its epoch."""
-        epoch = len(self.values[number])
-        others = [finite_max(seen[:epoch]) for n, seen in self.values.items() if n != number and len(seen) >= epoch]
-        return len(others) >= NUM_OTHERS and max(self.values[number]) < statistics.median(others)
 
     def _candidates(self) -> list[Candidate]:
         """Return new configs: many, or one of those spread evenly, while there is no telling and now and then."""
