@@ -30,8 +30,9 @@ LAYERS = [
     {"backbones", "sweeps", "wandb_tracker", "tensorboard_tracker", "feeds"},
     {"frozen", "trackers"},
     {"training", "schedulers", "kept", "remote", "live", "cluster", "growing", "tracking", "spaces", "layers"},
-    {"encoding", "forecasts", "confirm", "inference", "arithmetic", "outcomes", "sealed"},
-    {"beginnings", "candidates", "screen", "notebook", "mistakes", "answer", "report_page"},
+    {"paces", "forecasts", "confirm", "inference", "arithmetic", "outcomes", "sealed"},
+    {"beginnings", "encoding"},
+    {"candidates", "screen", "notebook", "mistakes", "answer", "report_page"},
     {"report"},
     {"reporter"},
     {"proposer"},
@@ -55,8 +56,8 @@ LAYERS = [
 OWNERS = {
     "ray": {"status", "places", "engine", "worker", "callbacks", "cluster", "growing", "searchers", "schedulers"}
     | {"cluster_file", "cluster_launch"},
-    "optuna": {"space", "space_json", "distributions", "grids", "samplers", "proposer", "encoding", "importance"}
-    | {"outcomes", "optuna_export"},
+    "optuna": {"space", "space_json", "distributions", "grids", "samplers", "proposer", "encoding", "paces"}
+    | {"importance", "outcomes", "optuna_export"},
     "wandb": {"wandb_tracker"},
     "tensorboard": {"tensorboard_tracker"},
     "plotly": {"figures"},

@@ -279,7 +279,7 @@ def test_points_keep_the_order_of_what_has_one():
              "net": choice([{"name": "a", "depth": randint(1, 3)}, {"name": "b"}])}  # fmt: skip
     encoding = Encoding(space)
     assert encoding.groups.tolist() == [0, 1, 2, 3, 3, 4]
-    encoding.paces = None  # the learning rate as it is drawn
+    encoding.paces.range = None  # the learning rate as it is drawn
     first = encoding.point({"batch_size": 16, "lr": 0.01, "drop": 0.5, "net": "a", "net=a/depth": 3})
     assert first == pytest.approx([0, 0.5, 1, math.sqrt(0.5), 0, 1])
     second = encoding.point({"batch_size": 32, "lr": 1.0, "drop": 0.0, "net": "b"})

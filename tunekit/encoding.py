@@ -1,14 +1,5 @@
-"""Configs as points: each parameter of a space as one number from 0 to 1, or as one per option.
+"""Configs as points: each parameter of a space as one number from 0 to 1, or as one per option."""
 
-A learning rate stands where a step's effect does, as far as that is known: what momentum and batch size make of it is
-what decides how a training goes, and so configs are near each other that train alike.
-
-Sources: SGD, lr / (1 - momentum) / batch_size: Smith and Le, A Bayesian perspective on generalization and stochastic
-gradient descent, arXiv:1710.06451; Adam, lr / sqrt(batch_size): Malladi et al., On the SDEs and scaling rules for
-adaptive gradient algorithms, arXiv:2205.10287.
-"""
-
-import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,11 +7,10 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from tunekit.config import DEFAULTS
-from tunekit.distributions import Choice, extremes
-from tunekit.space import Config, Space, draw_config, without_name
+from tunekit.distributions import Choice
+from tunekit.paces import Paces, is_number
+from tunekit.space import Space, draw_config, without_name
 
-PACE = ("lr", "batch_size", "momentum")
 NEAR = 0.2  # the largest standard deviation of a neighbour's numbers, as a share of their range
 
 
@@ -29,7 +19,7 @@ class Encoding:
 
     A range is one column, 0 to 1, by the logarithm where it is drawn by that; a choice among numbers is one too, by
     their order; any other choice has a column per option. What a config does not have stands in the middle. A learning
-    rate's column is that of its config's `pace`, by the logarithm.
+    rate's column is that of its config's pace: see `paces`.
 
     Args:
         space: which configs there are.
@@ -41,12 +31,11 @@ class Encoding:
         self.widths = {name: _width(distribution) for name, distribution in self.axes.items()}
         # (columns,), the parameter that each belongs to
         self.groups = np.repeat(np.arange(len(self.widths)), list(self.widths.values()))
-        self.paces = _paces(space, self.axes)  # the slowest and the fastest, or None where no learning rate is drawn
+        self.paces = Paces(space, self.axes)
 
     def point(self, params: dict[str, Any]) -> np.ndarray:
         """Return a config's point, float64 (columns,)."""
         numbers: list[float] = []
-        config = draw_config(self.space, lambda name, _: params[name]) if self.paces else {}
         for name, distribution in self.axes.items():
             width = self.widths[name]
             if name not in params:
@@ -54,11 +43,9 @@ class Encoding:
             elif width > 1:
                 at = _options(distribution).index(params[name])
                 numbers += [math.sqrt(0.5) if option == at else 0.0 for option in range(width)]
-            elif self.paces and _key(name) == "lr":
-                low, high = self.paces
-                numbers.append(math.log(pace(config) / low) / math.log(high / low))
             else:
-                numbers.append(_share(distribution, params[name]))
+                share = self.paces.share(name, params)
+                numbers.append(_share(distribution, params[name]) if share is None else share)
         return np.array(numbers)
 
     def config(self, shares: Iterable[float]) -> dict[str, Any]:
@@ -87,39 +74,6 @@ class Encoding:
         return self.config(shares)
 
 
-def pace(config: Config) -> float:
-    """Return the learning rate that would move the weights as far per image at the default batch size, no momentum.
-
-    Example:
-        >>> pace({"lr": 0.01, "batch_size": 128, "momentum": 0.5})  # SGD: only it has momentum
-        0.01
-        >>> pace({"lr": 0.01, "batch_size": 256})
-        0.005
-    """
-    lr, momentum, batch_size = (config.get(key, DEFAULTS[key]) for key in ("lr", "momentum", "batch_size"))
-    smaller = DEFAULTS["batch_size"] / batch_size if _is_number(batch_size) and batch_size > 0 else 1.0
-    if "momentum" not in config and config.get("optimizer") != "sgd":
-        return lr * math.sqrt(smaller)
-    return lr * smaller / (1 - momentum if _is_number(momentum) and 0 <= momentum < 1 else 1.0)
-
-
-def _paces(space: Space, axes: dict[str, BaseDistribution]) -> tuple[float, float] | None:
-    """Return the slowest and the fastest `pace` that a space's learning rates, batch sizes and momenta may come to."""
-    values: dict[str, list[Any]] = {key: [space[key]] for key in (*PACE, "optimizer") if key in space}
-    for key in PACE:
-        if drawn := [value for name, axis in axes.items() if _key(name) == key for value in extremes(axis)]:
-            values[key] = drawn
-    if not all(_is_number(value) and value > 0 for value in values.get("lr", [None])):
-        return None
-    paces = [pace(dict(zip(values, found, strict=True))) for found in itertools.product(*values.values())]
-    return (min(paces), max(paces)) if min(paces) < max(paces) else None
-
-
-def _key(name: str) -> str:
-    """Return the config key that a draw is for."""
-    return name.rpartition("/")[2]
-
-
 def _every_draw(space: Space, prefix: str = "") -> Iterator[tuple[str, BaseDistribution]]:
     """Yield every name and distribution that `draw_config` may ask for, in all branches."""
     for key, value in space.items():
@@ -132,12 +86,8 @@ def _every_draw(space: Space, prefix: str = "") -> Iterator[tuple[str, BaseDistr
             yield prefix + key, value
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _width(distribution: BaseDistribution) -> int:
-    if isinstance(distribution, CategoricalDistribution) and not all(map(_is_number, distribution.choices)):
+    if isinstance(distribution, CategoricalDistribution) and not all(map(is_number, distribution.choices)):
         return len(distribution.choices)
     return 1
 
