@@ -1,6 +1,7 @@
 """The command line, as a person types it: exit codes, one-line errors, what is printed."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -167,6 +168,7 @@ def test_a_cluster_that_is_not_there_is_one_line():
         server.bind(("127.0.0.1", 0))  # and nobody listens
         address = f"127.0.0.1:{server.getsockname()[1]}"
         status = [sys.executable, "-m", "tunekit", "status", "--address", address]
-        told = subprocess.run(status, capture_output=True, text=True, check=False)
+        environment = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}  # without one no cluster is asked
+        told = subprocess.run(status, capture_output=True, text=True, check=False, env=environment)
     assert told.returncode == 2 and told.stderr.count("\n") == 1 and not told.stdout
     assert told.stderr.startswith(f"tunekit: no cluster at {address!r} can be joined (")
