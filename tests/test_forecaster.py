@@ -307,10 +307,9 @@ def test_configs_are_alike_whose_steps_move_as_far():
 
 @pytest.mark.parametrize("lr", [0.1, choice([0.0, 0.1]), choice(["fast", "slow"])])
 def test_a_rate_that_is_none_is_drawn_as_anything_else(lr):
-    encoding = Encoding({"lr": lr, "momentum": choice([0.5, 2.0])})
-    for _ in range(20):
-        params = encoding.draw(np.random.default_rng(0))
-        assert np.isfinite(encoding.point(params)).all()
+    encoding, random = Encoding({"lr": lr, "momentum": choice([0.5, 2.0])}), np.random.default_rng(0)
+    points = np.array([encoding.point(encoding.draw(random)) for _ in range(20)])
+    assert np.isfinite(points).all() and len(np.unique(points, axis=0)) > 1
 
 
 def test_the_middle_of_the_space_comes_after_the_first_configs():
