@@ -60,6 +60,33 @@ def run(setup, epoch=0, most=None, **asked):
     return messages
 
 
+def smallest():
+    """Return what is left of a number that float32 holds with less than its whole precision."""
+    return (torch.full((3,), 1e-40) * 1).max().item()
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_numbers_that_processors_are_slow_with_are_zero_while_a_trial_trains_and_only_then(tmp_path, before):
+    seen = []
+
+    def loop(config, dataset, state=None):
+        for _ in range(2):
+            seen.append(smallest())
+            yield {METRIC: 0.5}, {}
+        raise ValueError
+
+    torch.set_flush_denormal(before)
+    try:
+        run(make_setup(tmp_path / "whole", loop))
+        after = smallest()
+        run(make_setup(tmp_path / "left", loop), most=1)
+        after_leaving = smallest()
+    finally:
+        torch.set_flush_denormal(False)
+    assert seen == [0.0, 0.0, 0.0]
+    assert (after == 0, after_leaving == 0) == (before, before)
+
+
 def files(folder):
     return sorted(path.name for path in (folder / "trials/0003").iterdir())
 

@@ -23,6 +23,7 @@ from tunekit.backbones import Backbone, register_backbone
 from tunekit.config import complete
 from tunekit.datasets import load_published
 from tunekit.datasets.base import Dataset
+from tunekit.denormals import denormals_are_zero
 from tunekit.errors import (
     CheckpointError,
     ConfigError,
@@ -87,7 +88,8 @@ def run_trial(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
     yield {"kind": "started", "node": platform.node()}
     memory.keep_freed()
     try:
-        yield from _epochs(setup, request)
+        with denormals_are_zero():
+            yield from _epochs(setup, request)
         last = {"kind": "ended", "state": "finished"}
     except MisplacedError as error:
         last = {"kind": "misplaced", "reason": str(error)}
