@@ -19,7 +19,7 @@ from simulator import Job
 
 from tunekit.distributions import choice, randint
 from tunekit.events import Event
-from tunekit.forecaster import Forecaster
+from tunekit.forecaster import MOST_PAUSED, Forecaster
 from tunekit.proposer import NEW, Proposer
 from tunekit.schedulers import Decisions
 from tunekit.space import draw_config
@@ -94,13 +94,16 @@ class Tunekit:
 
 
 class Forecasting:
-    """An experiment's Forecaster, told the events that a ledger would hold, in their order."""
+    """An experiment's Forecaster, told the events that a ledger would hold, in their order.
+
+    As many trials may pause as there may of models this small: see `forecaster.most_paused`.
+    """
 
     def __init__(self, curves: Curves, seed: int, max_trials: int = 1_000) -> None:
         self.curves, self.max_trials = curves, max_trials
         space = {name: choice(list(values)) for name, values in curves.grid.items()}
         first = [("default", {name: curves.grid[name][at] for name, at in curves.default.items()})]
-        self.forecaster = Forecaster(space, METRIC, "max", seed, first, curves.max_epochs, curves.chance)
+        self.forecaster = Forecaster(space, METRIC, "max", seed, first, curves.max_epochs, curves.chance, MOST_PAUSED)
         self.busy: set[int] = set()
 
     def ask(self) -> Job | None:

@@ -18,10 +18,11 @@ from scipy.optimize import approx_fprime
 
 import tunekit
 from tunekit import choice, loguniform, paths, randint, uniform
+from tunekit.asked import check_asked
 from tunekit.encoding import Encoding
 from tunekit.errors import ConfigError, ExperimentError
 from tunekit.events import Event
-from tunekit.forecaster import MOST_PAUSED, Forecaster
+from tunekit.forecaster import LEAST_PAUSED, MOST_PAUSED, Forecaster
 from tunekit.forecasts import Forecast, Points, scores_of
 from tunekit.ledger import Ledger
 from tunekit.proposer import NEW
@@ -104,9 +105,8 @@ def test_a_trial_that_paused_goes_on_where_it_was(finished):
         assert [metrics["val_accuracy"] for metrics in trial.history] == expected
 
 
-@pytest.mark.long
-def test_only_so_many_trials_are_paused_at_once(tmp_path, ray):
-    results = search(tmp_path, num_trials=30, max_epochs=3)
+def most_paused(results):
+    """How many trials of a search were paused at once, at the most."""
     paused, most = set(), 0
     for event in kinds_of(results):
         if event.kind == "paused":
@@ -114,10 +114,41 @@ def test_only_so_many_trials_are_paused_at_once(tmp_path, ray):
         elif event.kind in ("started", "ended"):
             paused.discard(event.trial)
         most = max(most, len(paused))
-    assert MOST_PAUSED <= most <= MOST_PAUSED + 1  # one more, until the least promising of them is ended
+    return most
+
+
+@pytest.mark.long
+def test_only_so_many_trials_of_a_size_that_is_not_known_are_paused_at_once(tmp_path, ray):
+    results = search(tmp_path, num_trials=30, max_epochs=3)
+    most = most_paused(results)
+    assert LEAST_PAUSED <= most <= LEAST_PAUSED + 1  # one more, until the least promising of them is ended
     assert len(results.dataframe) == 30
     kept = [folder for folder in (results.folder / "trials").iterdir() if any(folder.glob(f"*{paths.SUFFIX}"))]
     assert len(kept) <= 6  # keep_best, and the default config
+
+
+@pytest.mark.long
+def test_more_trials_of_small_models_are_paused_at_once(tmp_path, ray):
+    space = {"backbone": "mlp", "batch_size": 256, "lr": loguniform(1e-4, 1.0)}
+    results = tunekit.run(space, "digits", num_trials=25, max_epochs=3, verbose=0, name="x", folder=tmp_path)
+    assert most_paused(results) > LEAST_PAUSED + 1
+    kept = [folder for folder in (results.folder / "trials").iterdir() if any(folder.glob(f"*{paths.SUFFIX}"))]
+    assert len(kept) <= 6  # keep_best, and the default config
+
+
+def test_as_many_trials_may_pause_as_have_room_for_their_checkpoints():
+    def allowed(space, train=None):
+        digits = tunekit.load_dataset("digits")
+        metric = "val_accuracy" if train else None
+        asked = check_asked(space, digits, metric, None, MAX_EPOCHS, "forecast", "auto", (), train, 0)
+        return asked.proposer().most_paused
+
+    space = {"lr": loguniform(1e-4, 1.0), "image_size": 64}
+    assert allowed({**space, "backbone": "cnn_small", "image_size": None}) == MOST_PAUSED
+    assert LEAST_PAUSED < allowed({**space, "backbone": "squeezenet1_1"}) < MOST_PAUSED
+    assert allowed({**space, "backbone": "resnet50"}) == LEAST_PAUSED
+    assert allowed({**space, "backbone": choice(["cnn_small", "resnet50"])}) == LEAST_PAUSED  # the largest counts
+    assert allowed(SPACE, make_loop(curve)) == LEAST_PAUSED  # no telling how large these are
 
 
 @pytest.mark.long

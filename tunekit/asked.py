@@ -16,7 +16,7 @@ from tunekit.config import DEFAULTS, check_config, complete
 from tunekit.datasets.base import Dataset
 from tunekit.distributions import BaseDistribution, Choice, in_words
 from tunekit.errors import ConfigError, SpaceError, UnknownNameError, unknown_name
-from tunekit.forecaster import Forecaster
+from tunekit.forecaster import Forecaster, most_paused
 from tunekit.metrics import chance
 from tunekit.proposer import Proposer
 from tunekit.safe_text import is_secret, secrets_of
@@ -26,6 +26,7 @@ from tunekit.space import Config, Space, all_keys, all_values, default_config, h
 from tunekit.space_json import as_json
 from tunekit.spaces import find_space
 from tunekit.trial import TrainFunction, can_go_on
+from tunekit.trial_files import NUM_CHECKPOINTS
 from tunekit.versions import source_of
 
 
@@ -33,8 +34,8 @@ from tunekit.versions import source_of
 class Asked:
     """What makes an experiment the experiment it is: another value of any of these is another experiment.
 
-    How long it may go on (num_trials, time_budget_s) and where it runs are not part of it. model_bytes is the size of
-    the largest model's weights, 0 where it is not known.
+    How long it may go on (num_trials, time_budget_s) and where it runs are not part of it. checkpoint_bytes is what
+    one of the largest model takes at the most, weights and twice as much of the optimizer's; 0 where it is not known.
     """
 
     space: Space
@@ -47,7 +48,7 @@ class Asked:
     start_from: tuple[Config, ...]
     train: TrainFunction
     seed: int
-    model_bytes: int = 0
+    checkpoint_bytes: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON: what experiment.json holds, and what the next run is compared with."""
@@ -99,7 +100,8 @@ class Asked:
             if all(whole != known for _, known in first):
                 first.append(("start_from", whole))
         if self.searcher == Forecaster.searcher:
-            return Forecaster(self.space, self.metric, self.mode, self.seed, first, self.max_epochs, self.chance)
+            most = most_paused(NUM_CHECKPOINTS * self.checkpoint_bytes)
+            return Forecaster(self.space, self.metric, self.mode, self.seed, first, self.max_epochs, self.chance, most)
         return Proposer(self.space, self.searcher, self.metric, self.mode, self.seed, first)
 
     @property
@@ -139,7 +141,7 @@ def check_asked(
     asked.proposer()  # raises for an unknown searcher, and for what a grid cannot try
     if train is None:
         check_keys(space)
-        asked = replace(asked, model_bytes=check_fit(space, dataset))
+        asked = replace(asked, checkpoint_bytes=3 * check_fit(space, dataset))
     return asked
 
 
@@ -158,7 +160,7 @@ def check_config_alone(
     size = 0
     if train is None:
         check_keys(config)
-        size = check_fit(config, dataset)
+        size = 3 * check_fit(config, dataset)
     metric, mode = check_metric(None, None, dataset.task, builtin=True)
     return Asked(config, dataset, metric, mode, max_epochs, "given", "none", (), train or training.train, seed, size)
 

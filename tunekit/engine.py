@@ -16,7 +16,7 @@ from tunekit.asked import Asked
 from tunekit.callbacks import NoReport, RayCallback, RayStopper
 from tunekit.cluster import ray_session
 from tunekit.datasets import publish
-from tunekit.forecaster import MOST_PAUSED, Forecaster
+from tunekit.forecaster import Forecaster
 from tunekit.ledger import Ledger, read_experiment
 from tunekit.notebook import in_notebook
 from tunekit.places import KIND, Places, Portion, any_gpus, request_of
@@ -104,7 +104,7 @@ class Engine:
         with ray_session(self.address) as scratch, interruptible(self.recorder):  # Ray sets handlers as it starts
             places = Places(self.cpus_per_trial, self._portion(setup), self.recorder.unfit, self.address is not None)
             self.at_once = min(places(), num_trials)
-            going = min(num_trials, self.at_once + MOST_PAUSED) if proposer.pauses else self.at_once
+            going = min(num_trials, self.at_once + proposer.most_paused)
             check_room(self.ledger.folder, self.asked, going, self.recorder.keep_best)
 
             def over() -> None:

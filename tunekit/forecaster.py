@@ -30,7 +30,8 @@ NUM_BEST = 3  # configs whose neighbours are looked at
 ANY_EVERY = 6  # of so many configs one is any, so that a forecast that is wrong comes out
 MOST_KNOWN = 300  # trials that have ended, before half of them are forgotten
 REFIT_EVERY = 5  # values
-MOST_PAUSED = 16  # trials, as each keeps its checkpoints
+LEAST_PAUSED, MOST_PAUSED = 16, 256  # trials that may pause at once
+PAUSED_BYTES = 2**31  # of checkpoints: trials may pause for which there is room in so much
 FACTOR = 3  # of successive halving, whose number of epochs a search gets
 
 Turn = tuple[int | None, dict[str, Any] | None]  # as `Forecaster.turn` has it, and the draws of a new config
@@ -46,6 +47,7 @@ class Forecaster:
         first: configs to try first, each with what it is called in the ledger.
         max_epochs: the most epochs a trial gets.
         chance: what a model that has learned nothing may get; values no better than this are as good as one another.
+        most_paused: trials that may wait for their turn, as each keeps its checkpoints.
 
     Raises:
         SpaceError: a first config lies outside the space.
@@ -57,11 +59,11 @@ class Forecaster:
 
     def __init__(
         self, space: Space, metric: str, mode: str, seed: int, first: Sequence[tuple[str, Config]], max_epochs: int,
-        chance: float | None = None,
+        chance: float | None = None, most_paused: int = LEAST_PAUSED,
     ) -> None:  # fmt: skip
         self.space, self.metric, self.sign, self.seed = space, metric, 1 if mode == "max" else -1, seed
         self.first = [(source, params_of(space, config)) for source, config in first]
-        self.max_epochs = max_epochs
+        self.max_epochs, self.most_paused = max_epochs, most_paused
         self.beginnings = Beginnings(max_epochs)
         self.chance = -math.inf if chance is None else self.sign * chance
         self.encoding = Encoding(space)
@@ -132,11 +134,11 @@ class Forecaster:
         return 0 < len(values) < self.max_epochs and math.isfinite(values[-1])
 
     def given_up(self, busy: Collection[int]) -> list[int]:
-        """Return the paused trials that promise least, where there are more than MOST_PAUSED."""
+        """Return the paused trials that promise least, where there are more than most_paused."""
         paused = [number for number in self.params if number not in busy and self.takes_turns(number)]
         slow = self.beginnings.slow
         paused.sort(key=lambda n: -math.inf if slow and behind(n, self.values) else self.hopes.get(n, math.inf))
-        return paused[: max(0, len(paused) - MOST_PAUSED)]
+        return paused[: max(0, len(paused) - self.most_paused)]
 
     def num_epochs(self, num_trials: int) -> int:
         """Return how many epochs so many trials train in all: as many as with successive halving.
@@ -235,3 +237,13 @@ class Forecaster:
         kept = most_telling(self.seen[:count], self.values)
         points = Points.of([n for n, _ in kept], [self.points[n] for n, _ in kept], [e for _, e in kept])
         return points, scores_of([self.values[number][epoch - 1] for number, epoch in kept])
+
+
+def most_paused(trial_bytes: int) -> int:
+    """Return how many trials may pause at once, by what the checkpoints of one take; 0 where that is not known.
+
+    Example:
+        >>> most_paused(10**6), most_paused(25 * 10**6), most_paused(4 * 10**8), most_paused(0)
+        (256, 85, 16, 16)
+    """
+    return min(max(LEAST_PAUSED, PAUSED_BYTES // trial_bytes if trial_bytes else 0), MOST_PAUSED)

@@ -9,12 +9,12 @@ from typing import Any
 from tunekit.asked import Asked, check_name, check_positive, check_whole
 from tunekit.costs import Measured
 from tunekit.expected import Expected, expected
-from tunekit.forecaster import MOST_PAUSED
 from tunekit.live import clock, counted
 from tunekit.measuring import measure
 from tunekit.predictions import past_errors, predict
 from tunekit.safe_text import printable
 from tunekit.storage import joined
+from tunekit.trial_files import NUM_CHECKPOINTS
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,6 @@ def _training(asked: Asked, measured: Measured, limits: Mapping[str, Any], slots
 
 def _checkpoints_gb(asked: Asked, measured: Measured, limits: Mapping[str, Any], num_trials: int) -> float:
     """Return what `session.check_room` asks for, by the largest checkpoint that was written: see there."""
-    going = min(num_trials, measured.slots + (MOST_PAUSED if asked.proposer().pauses else 0))
+    going = min(num_trials, measured.slots + asked.proposer().most_paused)
     kept = min(num_trials, limits["keep_best"] + 1)
-    return measured.checkpoint_gb * (3 * going + kept)
+    return measured.checkpoint_gb * (NUM_CHECKPOINTS * going + kept)

@@ -50,6 +50,7 @@ class Proposer:
     """
 
     pauses = False  # whether trials take turns
+    most_paused = 0  # at once
 
     def __init__(
         self, space: Space, searcher: str, metric: str, mode: str, seed: int, first: Sequence[tuple[str, Config]]

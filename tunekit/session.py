@@ -26,6 +26,7 @@ from tunekit.remote import bring_up_to_date, fetch, place_of, store, url_of
 from tunekit.reproduction import code_of
 from tunekit.safe_text import printable
 from tunekit.storage import joined
+from tunekit.trial_files import NUM_CHECKPOINTS
 from tunekit.versions import differences, versions
 
 MOST_NOTES = 5  # on the data that are printed
@@ -88,15 +89,14 @@ def _differing(key: str, before: Any, now: Any) -> str:
 def check_room(place: Path, asked: Asked, num_going: int, keep_best: int) -> None:
     """Raise StorageError if the disk has no room for the checkpoints of a search.
 
-    A trial that runs or is paused has three (the two newest, and the best), and the best trials and the default config
-    keep one. Each holds the weights, and at most twice as much of the optimizer's. Those in a storage take none here.
+    Beside those of trials that run or are paused, the best trials and the default config keep one each. Those in a
+    storage take none here.
     """
     if url_of(place) is not None:
         return
-    checkpoint = 3 * asked.model_bytes
     files = [path.stat() for path in place.glob(f"trials/*/*{paths.SUFFIX}")]
     there = sum({file.st_ino: file.st_size for file in files}.values())  # the best has two names
-    needed = max(LEAST_ROOM, checkpoint * (3 * num_going + keep_best + 1) - there)
+    needed = max(LEAST_ROOM, asked.checkpoint_bytes * (NUM_CHECKPOINTS * num_going + keep_best + 1) - there)
     free = shutil.disk_usage(place).free
     if free < needed:
         raise StorageError(

@@ -14,6 +14,7 @@ from tunekit.errors import CheckpointError
 from tunekit.storage import Storage, joined
 
 BEST = "best"
+NUM_CHECKPOINTS = 3  # of a trial that has not ended, at the most: the two newest, and the best
 Loaded = tuple[dict[str, Any], dict[str, Any]]
 
 
