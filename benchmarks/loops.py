@@ -75,6 +75,7 @@ def train(config: dict[str, Any], data: Tensors, work: Work, tricks: Tricks) -> 
     """Train one config with Adam; yield accuracy (val loss for values), images a second, and the state, every epoch."""
     if tricks.keep_memory:
         memory.keep_freed()
+        torch.set_flush_denormal(True)
     torch.manual_seed(work.seed)
     classes = not data.targets.is_floating_point()
     model = network_of(work, 10 if classes else 1).to(tricks.device, memory_format=tricks.layout)

@@ -16,6 +16,7 @@ ORDER = (
     "bare_loop",
     "photographs",
     "frozen_features",
+    "denormals",
     "search_quality",
     "search_quality_cifar10",
     "empty_trials",

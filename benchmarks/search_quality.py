@@ -179,7 +179,7 @@ def state_file(folder: Path, table: str) -> Path:
     """Return where a table's outcomes are kept: another file where anything they depend on is different."""
     folder.mkdir(parents=True, exist_ok=True)
     code = [HERE / f"{name}.py" for name in ("curves", "simulator", "tuners", "tuners_of_others")]
-    ours = "proposer samplers forecaster beginnings forecasts candidates encoding paces schedulers space grids"
+    ours = "proposer samplers forecaster beginnings forecasts candidates encoding paces pausing schedulers space grids"
     code += [Path(tunekit.__file__).parent / f"{name}.py" for name in ours.split()]
     data = HERE / "curves" / f"{table}.parquet"
     digest = hashlib.sha256(f"{optuna.__version__} {ray.__version__}".encode())

@@ -19,7 +19,8 @@ from simulator import Job
 
 from tunekit.distributions import choice, randint
 from tunekit.events import Event
-from tunekit.forecaster import MOST_PAUSED, Forecaster
+from tunekit.forecaster import Forecaster
+from tunekit.pausing import MOST_PAUSED
 from tunekit.proposer import NEW, Proposer
 from tunekit.schedulers import Decisions
 from tunekit.space import draw_config
@@ -96,7 +97,7 @@ class Tunekit:
 class Forecasting:
     """An experiment's Forecaster, told the events that a ledger would hold, in their order.
 
-    As many trials may pause as there may of models this small: see `forecaster.most_paused`.
+    As many trials may pause as there may of models this small: see `pausing.most_paused`.
     """
 
     def __init__(self, curves: Curves, seed: int, max_trials: int = 1_000) -> None:

@@ -35,7 +35,7 @@ LAYERS = [
     {"candidates", "screen", "notebook", "mistakes", "answer", "report_page"},
     {"report"},
     {"reporter"},
-    {"proposer"},
+    {"proposer", "pausing"},
     {"forecaster"},
     {"places", "watched"},
     {"searchers", "trial", "recorder", "watch"},

@@ -16,8 +16,9 @@ from tunekit.config import DEFAULTS, check_config, complete
 from tunekit.datasets.base import Dataset
 from tunekit.distributions import BaseDistribution, Choice, in_words
 from tunekit.errors import ConfigError, SpaceError, UnknownNameError, unknown_name
-from tunekit.forecaster import Forecaster, most_paused
+from tunekit.forecaster import Forecaster
 from tunekit.metrics import chance
+from tunekit.pausing import most_paused
 from tunekit.proposer import Proposer
 from tunekit.safe_text import is_secret, secrets_of
 from tunekit.schedulers import find_scheduler
@@ -26,7 +27,6 @@ from tunekit.space import Config, Space, all_keys, all_values, default_config, h
 from tunekit.space_json import as_json
 from tunekit.spaces import find_space
 from tunekit.trial import TrainFunction, can_go_on
-from tunekit.trial_files import NUM_CHECKPOINTS
 from tunekit.versions import source_of
 
 
@@ -100,7 +100,7 @@ class Asked:
             if all(whole != known for _, known in first):
                 first.append(("start_from", whole))
         if self.searcher == Forecaster.searcher:
-            most = most_paused(NUM_CHECKPOINTS * self.checkpoint_bytes)
+            most = most_paused(self.checkpoint_bytes)
             return Forecaster(self.space, self.metric, self.mode, self.seed, first, self.max_epochs, self.chance, most)
         return Proposer(self.space, self.searcher, self.metric, self.mode, self.seed, first)
 

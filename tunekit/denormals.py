@@ -15,9 +15,10 @@ DENORMAL = 1e-40  # in float32
 
 @contextmanager
 def denormals_are_zero() -> Iterator[None]:
-    """Have this thread, and those it starts, take denormal numbers for zero; the thread is as it was afterwards.
+    """Have this thread take denormal numbers for zero; it is as it was afterwards.
 
-    Does nothing on a processor that cannot.
+    Threads that torch starts meanwhile do so too, from then on; those it started before do not. Does nothing on a
+    processor that cannot.
 
     Example:
         >>> with denormals_are_zero():

@@ -19,6 +19,7 @@ from tunekit.datasets import publish
 from tunekit.forecaster import Forecaster
 from tunekit.ledger import Ledger, read_experiment
 from tunekit.notebook import in_notebook
+from tunekit.pausing import LEAST_PAUSED, most_paused
 from tunekit.places import KIND, Places, Portion, any_gpus, request_of
 from tunekit.proposer import Proposer
 from tunekit.recorder import Recorder
@@ -104,8 +105,10 @@ class Engine:
         with ray_session(self.address) as scratch, interruptible(self.recorder):  # Ray sets handlers as it starts
             places = Places(self.cpus_per_trial, self._portion(setup), self.recorder.unfit, self.address is not None)
             self.at_once = min(places(), num_trials)
-            going = min(num_trials, self.at_once + proposer.most_paused)
-            check_room(self.ledger.folder, self.asked, going, self.recorder.keep_best)
+            going = min(num_trials, self.at_once + min(proposer.most_paused, LEAST_PAUSED))
+            room = check_room(self.ledger.folder, self.asked, going, self.recorder.keep_best)
+            if proposer.pauses:
+                proposer.most_paused = most_paused(self.asked.checkpoint_bytes, room / 2)
 
             def over() -> None:
                 self.recorder.end_paused()

@@ -21,6 +21,7 @@ from tunekit.candidates import Candidate, Candidates, identity
 from tunekit.encoding import Encoding
 from tunekit.events import Event
 from tunekit.forecasts import Forecast, Points, expected_improvement, finite_max, most_telling, scores_of
+from tunekit.pausing import LEAST_PAUSED
 from tunekit.proposer import NEW
 from tunekit.space import Config, Space, params_of
 
@@ -30,8 +31,6 @@ NUM_BEST = 3  # configs whose neighbours are looked at
 ANY_EVERY = 6  # of so many configs one is any, so that a forecast that is wrong comes out
 MOST_KNOWN = 300  # trials that have ended, before half of them are forgotten
 REFIT_EVERY = 5  # values
-LEAST_PAUSED, MOST_PAUSED = 16, 256  # trials that may pause at once
-PAUSED_BYTES = 2**31  # of checkpoints: trials may pause for which there is room in so much
 FACTOR = 3  # of successive halving, whose number of epochs a search gets
 
 Turn = tuple[int | None, dict[str, Any] | None]  # as `Forecaster.turn` has it, and the draws of a new config
@@ -237,13 +236,3 @@ class Forecaster:
         kept = most_telling(self.seen[:count], self.values)
         points = Points.of([n for n, _ in kept], [self.points[n] for n, _ in kept], [e for _, e in kept])
         return points, scores_of([self.values[number][epoch - 1] for number, epoch in kept])
-
-
-def most_paused(trial_bytes: int) -> int:
-    """Return how many trials may pause at once, by what the checkpoints of one take; 0 where that is not known.
-
-    Example:
-        >>> most_paused(10**6), most_paused(25 * 10**6), most_paused(4 * 10**8), most_paused(0)
-        (256, 85, 16, 16)
-    """
-    return min(max(LEAST_PAUSED, PAUSED_BYTES // trial_bytes if trial_bytes else 0), MOST_PAUSED)

@@ -149,7 +149,7 @@ def _training(asked: Asked, measured: Measured, limits: Mapping[str, Any], slots
 
 
 def _checkpoints_gb(asked: Asked, measured: Measured, limits: Mapping[str, Any], num_trials: int) -> float:
-    """Return what `session.check_room` asks for, by the largest checkpoint that was written: see there."""
+    """Return what checkpoints take at the most, by the largest that was written: see `session.check_room`."""
     going = min(num_trials, measured.slots + asked.proposer().most_paused)
     kept = min(num_trials, limits["keep_best"] + 1)
     return measured.checkpoint_gb * (NUM_CHECKPOINTS * going + kept)

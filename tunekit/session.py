@@ -1,5 +1,6 @@
 """A session: the time in which one process works on an experiment, from opening its folder to saying how it ended."""
 
+import math
 import os
 import shutil
 import signal
@@ -86,23 +87,27 @@ def _differing(key: str, before: Any, now: Any) -> str:
     return f"another space ({', '.join(told)})"
 
 
-def check_room(place: Path, asked: Asked, num_going: int, keep_best: int) -> None:
-    """Raise StorageError if the disk has no room for the checkpoints of a search.
+def check_room(place: Path, asked: Asked, num_going: int, keep_best: int) -> float:
+    """Return how many bytes a disk has beside the checkpoints of a search, those that are there included.
 
     Beside those of trials that run or are paused, the best trials and the default config keep one each. Those in a
     storage take none here.
+
+    Raises:
+        StorageError: it has no room for them.
     """
     if url_of(place) is not None:
-        return
+        return math.inf
     files = [path.stat() for path in place.glob(f"trials/*/*{paths.SUFFIX}")]
     there = sum({file.st_ino: file.st_size for file in files}.values())  # the best has two names
-    needed = max(LEAST_ROOM, asked.checkpoint_bytes * (NUM_CHECKPOINTS * num_going + keep_best + 1) - there)
-    free = shutil.disk_usage(place).free
+    checkpoints = asked.checkpoint_bytes * (NUM_CHECKPOINTS * num_going + keep_best + 1)
+    needed, free = max(LEAST_ROOM, checkpoints - there), shutil.disk_usage(place).free
     if free < needed:
         raise StorageError(
             f"{place} needs room for {needed / 2**20:,.0f} MiB of checkpoints, but its disk has {free / 2**20:,.0f} "
             "free: make room, choose another folder, or lower keep_best"
         )
+    return free + there - checkpoints
 
 
 @contextmanager
