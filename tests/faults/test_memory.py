@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import storage_worker
 
 import tunekit
 from tunekit.errors import StorageError
@@ -66,6 +67,26 @@ def test_room_for_checkpoints_is_checked_before_the_start(tmp_path):
         StorageError, match=r"needs room for .* MiB of checkpoints, but its disk has .* lower keep_best"
     ):
         tunekit.run(space, dataset, keep_best=10**7, folder=tmp_path, verbose=0)
+
+
+SEARCH_ON_A_SMALL_DISK = """
+import sys, tunekit
+space = {"backbone": "cnn_small", "optimizer": "adam", "batch_size": 256, "lr": tunekit.loguniform(1e-3, 1.0)}
+results = tunekit.run(space, "digits", num_trials=90, max_epochs=2, verbose=0, name="x", folder=sys.argv[1])
+print(len(results.trials), {trial.state for trial in results.trials.values()} <= {"finished", "stopped"})
+"""
+
+
+@pytest.mark.skipif(not storage_worker.can_mount(), reason="needs the right to mount")
+@pytest.mark.long
+def test_fewer_trials_pause_where_the_disk_has_little_room(tmp_path):
+    """All trials' checkpoints take 80 MB, after an epoch of each."""
+    searched = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64m none "$0" && exec "$@"',
+         tmp_path, sys.executable, "-c", SEARCH_ON_A_SMALL_DISK, tmp_path],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert searched.stdout == "90 True\n", searched.stderr
 
 
 def test_what_changed_since_an_experiment_began_is_said(tmp_path, capsys):
