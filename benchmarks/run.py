@@ -21,7 +21,7 @@ CUT = {  # name: arguments
     "bare_loop": "--data DATA --backbones cnn --images 3000 --configs 8 --pairs 1",
     "photographs": "--data DATA --backbones cnn --pairs 1",
     "frozen_features": "--data DATA --images 300 --epochs 5 --pairs 1",
-    "denormals": "--data DATA --pairs 1",
+    "denormals": "--data DATA --epochs 6 --pairs 1",
     "empty_trials": "--trials 300 --searchers forecast --rates 200 --pairs 1",
     "search_quality": "--workers 4 --seeds 10",
     "profile_search": "--data DATA --images 3000 --configs 8 --pairs 1",
