@@ -67,6 +67,11 @@ def _saving() -> Iterator[None]:
 def _described(state: dict[str, Any], about: dict[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     tensors: dict[str, torch.Tensor] = {}
     header = {"format": FORMAT, "state": json.dumps(_pack(state, tensors, "state")), "about": json.dumps(about)}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():  # a copy only of what shares memory, which safetensors refuses
+        storage = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
     header["sha256"] = _digest(tensors, header)
     return tensors, header
 
@@ -188,7 +193,7 @@ def _pack(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
     if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_quantized:
         while name in tensors:  # {"a.b": ..., "a": {"b": ...}}, or {1: ..., "1": ...}
             name += "'"
-        tensors[name] = value.detach().cpu().contiguous().clone()  # a copy: safetensors refuses shared memory
+        tensors[name] = value.detach().cpu().contiguous()
         return {"channels_last" if _is_channels_last(value) else "tensor": name}
     if isinstance(value, dict):
         return {"dict": [[_key(key, name), _pack(item, tensors, f"{name}.{key}")] for key, item in value.items()]}
