@@ -77,16 +77,39 @@ print(len(results.trials), {trial.state for trial in results.trials.values()} <=
 """
 
 
+# 20 of its trials keep a checkpoint of 0.9 MB: beside those, there is no room for as many as it was begun with.
+SEARCH_THAT_GOES_ON = """
+import sys, tunekit
+space = {"backbone": "cnn_small", "optimizer": "adam", "batch_size": 256, "lr": tunekit.loguniform(1e-3, 1.0)}
+for num_trials in (30, 31):
+    results = tunekit.run(
+        space, "digits", num_trials=num_trials, max_epochs=1, keep_best=20, verbose=0, name="x", folder=sys.argv[1]
+    )
+    print(len(results.trials))
+"""
+
+
+def on_a_disk(megabytes, place, script):
+    return subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o size={megabytes}m none "$0" && exec "$@"',
+         place, sys.executable, "-c", script, place],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.skipif(not storage_worker.can_mount(), reason="needs the right to mount")
 @pytest.mark.long
 def test_fewer_trials_pause_where_the_disk_has_little_room(tmp_path):
     """All trials' checkpoints take 80 MB, after an epoch of each."""
-    searched = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64m none "$0" && exec "$@"',
-         tmp_path, sys.executable, "-c", SEARCH_ON_A_SMALL_DISK, tmp_path],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    searched = on_a_disk(64, tmp_path, SEARCH_ON_A_SMALL_DISK)
     assert searched.stdout == "90 True\n", searched.stderr
+
+
+@pytest.mark.skipif(not storage_worker.can_mount(), reason="needs the right to mount")
+@pytest.mark.long
+def test_a_search_that_goes_on_counts_its_own_checkpoints_as_room(tmp_path):
+    searched = on_a_disk(80, tmp_path, SEARCH_THAT_GOES_ON)
+    assert searched.stdout == "30\n31\n", searched.stderr
 
 
 def test_what_changed_since_an_experiment_began_is_said(tmp_path, capsys):
