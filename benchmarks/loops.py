@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch.nn import functional
 from work import Work, arrays_of, network_of
 
 from tunekit import memory
+from tunekit.folding import folded
 
 VAL_BATCH = 512
 
@@ -93,11 +95,13 @@ def train(config: dict[str, Any], data: Tensors, work: Work, tricks: Tricks) -> 
             torch.cuda.synchronize()
         images_per_s = len(data.images) / (time.perf_counter() - began)
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        yield {"accuracy": _validate(model, data, tricks), "images_per_s": images_per_s, "state": state}
+        model.eval()
+        with folded(model) if tricks.keep_memory else nullcontext():
+            accuracy = _validate(model, data, tricks)
+        yield {"accuracy": accuracy, "images_per_s": images_per_s, "state": state}
 
 
 def _validate(model: torch.nn.Module, data: Tensors, tricks: Tricks) -> float:
-    model.eval()
     outputs = []
     with torch.inference_mode(), tricks.autocast():
         for images in data.val_images.split(VAL_BATCH):

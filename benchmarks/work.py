@@ -39,8 +39,8 @@ class Work:
         checkpoints: whether the Ray Tune peers save one with each report, as Ray's tutorial does.
         device: cpu or cuda.
         gpus: of each trial of tunekit; "auto" is what fits, and none where there are none.
-        keep_memory: whether those with every trick keep the memory that a step frees, and take denormal numbers
-            for zero, as tunekit does.
+        keep_memory: whether those with every trick keep the memory that a step frees, take denormal numbers for
+            zero, and validate with batch norm folded into convolutions, as tunekit does.
     """
 
     data: str

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors"},
     {"registry", "paths", "versions", "yaml_files", "quantiles", "scores", "safe_text", "locks", "compiler", "memory"}
-    | {"usage", "completion", "collector", "denormals"},
+    | {"usage", "completion", "collector", "denormals", "folding"},
     {"options"},
     {"cluster_shell", "cluster_token", "cluster_jobs"},
     {"cluster_rules"},

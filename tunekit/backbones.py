@@ -17,6 +17,8 @@ from tunekit.torchvision_models import pretrained_state, torchvision_model, torc
 
 compiler.import_when_used()  # else dry runs and optimizers import it
 
+QUICK_PX = 64  # a side, up to which a small model is tried for real: sooner than torch's algebra of shapes is imported
+
 Backbone = Callable[[dict[str, Any], Any], nn.Module]
 
 backbones: Registry[Backbone] = Registry("backbone")
@@ -93,7 +95,7 @@ def image_shape(config: dict[str, Any], dataset: Any) -> tuple[int, int, int]:
 
 
 def check_backbone(config: dict[str, Any], dataset: Any) -> int:
-    """Check, without computing anything, that a backbone takes a dataset's images.
+    """Check that a backbone takes a dataset's images, without computing much.
 
     Args:
         config, dataset: as for `build_model`. torchvision's weights are downloaded here, so that no trial lacks them.
@@ -143,9 +145,11 @@ class _EmptyWeights(TorchFunctionMode):
 
 
 def dry_run(config: dict[str, Any], dataset: Any) -> tuple[nn.Module, torch.Tensor]:
-    """Return a model in eval mode and two images that it has been shown to take; on the meta device if possible."""
+    """Return a model in eval mode and two images that it has been shown to take; on the meta device if large."""
+    small = config["backbone"] in {function.__name__ for function in SMALL}
+    quick = small and max(image_shape(config, dataset)[1:]) <= QUICK_PX
     try:
-        return _try(config, dataset, "meta")
+        return _try(config, dataset, "cpu" if quick else "meta")
     except TunekitError:
         raise
     except Exception as error:  # whatever a model raises: too small an image comes in many forms
@@ -171,7 +175,8 @@ def _try(config: dict[str, Any], dataset: Any, device: str) -> tuple[nn.Module, 
         with _EmptyWeights():
             model = build_model({**config, "pretrained": False}, dataset).to("meta").eval()
     else:
-        model = build_model(config, dataset).eval()
+        with torch.random.fork_rng(devices=[]):  # the caller's own random numbers are as they were
+            model = build_model(config, dataset).eval()
     output = model(images)
     if not isinstance(output, torch.Tensor) or output.shape != (2, dataset.num_outputs):
         got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__

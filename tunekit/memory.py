@@ -3,15 +3,18 @@
 glibc gives large blocks back to the system as they are freed, which clears every page of them before it gives them out
 again: on two virtual cores that is a third of a training step of the `cnn`. Pages of 2 MB instead of 4 KB are a tenth
 more, as the processor has fewer of them to find. Source: mallopt(3), malloc_trim(3); the GNU C Library's manual, Memory
-Allocation Tunables (glibc.malloc.hugetlb), which a process reads when it begins.
+Allocation Tunables (glibc.malloc.hugetlb), which a process reads when it begins; mallinfo2(3).
 """
 
 import ctypes
 import os
-from collections.abc import Callable
+from typing import Any
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
 MOST = 2**30  # bytes: what is larger still comes from the system each time, and goes back
+FOR_THE_NEXT = (
+    2**28
+)  # bytes that a worker keeps from one trial to the next, which would take a tenth of a second each time
 TUNABLES = "GLIBC_TUNABLES"
 
 
@@ -34,12 +37,30 @@ def keep_freed() -> None:
         mallopt(TRIM_THRESHOLD, MOST)
 
 
-def give_back() -> None:
-    """Give back what this process has kept."""
+def give_back(unless: int = 0) -> None:
+    """Give back what this process has kept, unless it is no more than so many bytes."""
     malloc_trim = _function("malloc_trim")
-    if malloc_trim is not None:
+    if malloc_trim is not None and not 0 < _kept() <= unless:
         malloc_trim(0)
 
 
-def _function(name: str) -> Callable[..., int] | None:
+def _kept() -> int:
+    """Return how many bytes this process has freed and kept; 0 where the C library does not tell."""
+    mallinfo = _function("mallinfo2")
+    if mallinfo is None:  # before glibc 2.33
+        return 0
+    mallinfo.restype = _MallocInfo
+    return int(mallinfo().fordblks)
+
+
+class _MallocInfo(ctypes.Structure):
+    """See mallinfo2(3)."""
+
+    _fields_ = [
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks")),
+        *((name, ctypes.c_size_t) for name in ("fsmblks", "uordblks", "fordblks", "keepcost")),
+    ]
+
+
+def _function(name: str) -> Any:
     return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None

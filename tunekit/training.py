@@ -11,6 +11,7 @@ from torch.nn import functional
 from tunekit.backbones import build_model
 from tunekit.datasets.base import Dataset, Split
 from tunekit.feeds import Feed, autocast, memory_format_of
+from tunekit.folding import folded
 from tunekit.frozen import frozen_features
 from tunekit.metrics import classification_metrics, regression_metrics
 from tunekit.optimization import build_optimizer, learning_rate
@@ -109,7 +110,7 @@ def outputs_of(model: torch.nn.Module, config: Config, feed: Feed) -> tuple[torc
     """Return a model's outputs, float32 (N, num_outputs), for all that a feed gives, and the targets (N,)."""
     model.eval()
     outputs, targets = [], []
-    with torch.inference_mode():
+    with torch.inference_mode(), folded(model):
         for inputs, batch_targets in feed.in_order():
             with autocast(config, feed.device):
                 outputs.append(model(inputs).float())

@@ -102,7 +102,7 @@ def run_trial(setup: TrialSetup, request: dict[str, Any]) -> Iterator[Message]:
         last = {**how, "reason": reason, "traceback": traceback.format_exc()}
     finally:  # whoever listened may have heard enough
         gc.collect()  # an error holds on to all that it came by: here its tensors go, before this process goes on
-        memory.give_back()
+        memory.give_back(unless=memory.FOR_THE_NEXT)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     yield last
