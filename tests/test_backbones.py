@@ -257,6 +257,25 @@ def test_pretrained_weights_that_cannot_be_downloaded(hub, monkeypatch):
         check_backbone(make_config("resnet18", pretrained=True), make_dataset(32))
 
 
+def test_a_small_backbone_is_checked_without_torchs_algebra_of_shapes():
+    """Which takes longer to import than all else that a check does."""
+    script = (
+        "import sys, numpy, tunekit.backbones as backbones; from tunekit.datasets.base import Dataset\n"
+        "dataset = Dataset.from_arrays(train=(numpy.zeros((100, 28, 28), 'u1'), numpy.arange(100) % 10))\n"
+        f"backbones.check_backbone({make_config('cnn')}, dataset); sys.exit('sympy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("size", [28, 224])
+def test_a_check_takes_none_of_the_callers_random_numbers(size):
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    check_backbone(make_config("cnn"), make_dataset(size))
+    assert torch.equal(torch.rand(1), expected)
+
+
 def test_torchvision_is_imported_only_when_asked_for():
     code = "import sys, tunekit.backbones; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -30,7 +30,7 @@ class Preprocessing:
         batch = images.permute(0, 3, 1, 2).to(torch.float32)  # the permuted order is channels_last as it stands
         if self.size and batch.shape[2:] != (self.size, self.size):
             batch = functional.interpolate(batch, (self.size, self.size), mode="bilinear", antialias=True)
-        batch = batch * self.scale + self.shift
+        batch = batch.mul_(self.scale).add_(self.shift)  # a new tensor since it became float
         if training and "crop" in self.augment:
             batch = random_shift(batch)
         if training and "flip" in self.augment:

@@ -71,15 +71,18 @@ def train_epoch(
     """Do one pass over train and return its metrics, averaged over its images as each was seen."""
     model.train()
     losses, outputs_seen, targets_seen = [], [], []
-    steps = feed.num_steps
+    steps, precision = feed.num_steps, autocast(config, feed.device)
     for step, (inputs, targets) in enumerate(feed.shuffled()):
+        rate = learning_rate(config, epoch - 1 + step / steps)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, epoch - 1 + step / steps)
+            group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
         for part, part_targets in micro_batches(inputs, targets, config["micro_batches"]):
-            with autocast(config, inputs.device):
+            with precision:
                 outputs = model(part)
-            loss = loss_of(outputs, part_targets, config["label_smoothing"]) * (len(part) / len(inputs))
+            loss = loss_of(outputs, part_targets, config["label_smoothing"])
+            if part is not inputs:
+                loss = loss * (len(part) / len(inputs))
             loss.backward()
             losses.append(loss.detach() * len(inputs))  # not .item(): that would wait for the device at every step
             outputs_seen.append(outputs.detach().float())
@@ -95,7 +98,7 @@ def micro_batches(images: torch.Tensor, targets: torch.Tensor, num: int) -> Iter
     Batch normalisation alone sees the difference: it takes its mean and deviation over each part.
     """
     num = max(1, min(num, len(images) // 2))
-    return zip(images.tensor_split(num), targets.tensor_split(num), strict=True)
+    return zip(images.tensor_split(num), targets.tensor_split(num), strict=True) if num > 1 else [(images, targets)]
 
 
 def predict(
