@@ -44,6 +44,12 @@ def of_each_batch():
     return nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 3), nn.BatchNorm2d(CHANNELS, track_running_stats=False))
 
 
+def compiled_in_place():
+    model = nn.Sequential(*pair())
+    model.compile(backend="eager")
+    return model
+
+
 MODELS = {
     "plain": (lambda: nn.Sequential(*pair(), nn.ReLU(), *pair(bias=False)), 2),
     "grouped": (lambda: nn.Sequential(*pair(groups=CHANNELS)), 1),
@@ -54,6 +60,8 @@ MODELS = {
     "used twice": (shared, 0),
     "with a hook": (hooked, 0),
     "averages of each batch": (of_each_batch, 0),
+    "compiled": (lambda: torch.compile(nn.Sequential(*pair()), backend="eager"), 0),
+    "compiled in place": (compiled_in_place, 0),
 }
 
 

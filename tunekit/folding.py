@@ -21,7 +21,8 @@ def folded(model: nn.Module) -> Iterator[None]:
     """Have each convolution that a batch norm follows in an nn.Sequential do the work of both, within the block.
 
     Nothing else sees what goes from the one to the other there, so that outputs differ by rounding alone. Layers that a
-    `forward` of the model's own calls stay as they are, and so do those with hooks.
+    `forward` of the model's own calls stay as they are, and so do those with hooks, and models that torch.compile made,
+    which would be compiled again.
 
     Args:
         model: in eval mode; after the block it is as it was.
@@ -35,6 +36,9 @@ def folded(model: nn.Module) -> Iterator[None]:
         BatchNorm2d
     """
     modules = list(model.modules())
+    if any(_is_compiled(module) for module in modules):
+        yield
+        return
     uses = Counter(id(child) for module in modules for child in module._modules.values())
     before: list[tuple[nn.Module, str, nn.Module | None]] = []
     try:
@@ -48,6 +52,10 @@ def folded(model: nn.Module) -> Iterator[None]:
     finally:
         for module, name, child in before:
             module._modules[name] = child
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return "_orig_mod" in module._modules or module._compiled_call_impl is not None
 
 
 def _is_plain(module: nn.Module) -> bool:
