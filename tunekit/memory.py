@@ -12,9 +12,7 @@ from typing import Any
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
 MOST = 2**30  # bytes: what is larger still comes from the system each time, and goes back
-FOR_THE_NEXT = (
-    2**28
-)  # bytes that a worker keeps from one trial to the next, which would take a tenth of a second each time
+FOR_THE_NEXT = 2**28  # bytes, at most, that a worker keeps from one trial to the next
 TUNABLES = "GLIBC_TUNABLES"
 
 
