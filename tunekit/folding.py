@@ -25,7 +25,7 @@ def folded(model: nn.Module) -> Iterator[None]:
     which would be compiled again.
 
     Args:
-        model: in eval mode; after the block it is as it was.
+        model: in eval mode, and run by no other thread within the block; after it the model is as it was.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
