@@ -53,6 +53,21 @@ def test_both_precisions_are_timed_and_the_faster_in_both_layouts(dataset):
     assert torch.equal(torch.random.get_rng_state(), state)  # nothing is drawn from the numbers of others
 
 
+@pytest.mark.parametrize(("size", "least", "most"), [(12, 64, 64), (64, 32, 64), (224, 4, 8)])
+def test_steps_of_as_many_images_are_timed_as_trials_take(size, least, most):
+    """A step of ten photographs is as fast in float32 as in bfloat16, one of 64 takes twice as long."""
+    seen = []
+
+    class Net(torch.nn.Linear):
+        def forward(self, images):
+            seen.append(len(images))
+            return super().forward(images.mean((2, 3)))
+
+    dataset = Dataset.from_arrays(train=(np.zeros((8, size, size, 3), np.uint8), np.arange(8) % 2))
+    measure(complete({"backbone": lambda config, dataset: Net(3, 2)}), dataset, CPU)
+    assert least <= min(seen) <= max(seen) <= most
+
+
 @pytest.mark.long
 def test_where_bfloat16_is_emulated_no_time_is_lost_on_it():
     environment = os.environ | {"ATEN_CPU_CAPABILITY": "avx2"}

@@ -29,7 +29,7 @@ Choices = dict[str, dict[str, str]]  # "cnn None auto auto" -> precision and mem
 Speeds = dict[str, float]  # "bfloat16 channels_last" -> training images per second
 GAIN = 1.1  # how much faster a lower precision has to be to be worth its rounding
 LEAST_S, LEAST_STEPS = 0.15, 3  # each candidate is timed for so long, or a single step where that takes longer
-MOST_VALUES = 2**17  # of a batch, so that a step of a large model takes no more than a second or two
+MOST_VALUES = 2**19  # of a batch: 42 photographs of 64 px, 4 of 224 px; a step of a large model takes a second or two
 NO_BFLOAT16 = "AVX2"  # a processor that emulates it, at a tenth of float32's speed; to time that takes up to 10 s
 
 
@@ -130,7 +130,7 @@ def _steps(
 ) -> float:
     config = {**config, "precision": precision, "memory_format": layout, "pretrained": False}
     shape = image_shape(config, dataset)
-    count = max(4, min(64, MOST_VALUES // math.prod(shape)))
+    count = _batch_size(shape)
     model = build_model(config, dataset).to(device).to(memory_format=memory_format_of(config)).train()
     images = torch.randn(count, *shape, device=device).contiguous(memory_format=memory_format_of(config))
     regression = dataset.task == "regression"
@@ -152,6 +152,11 @@ def _steps(
     return count / min(taken)
 
 
+def _batch_size(shape: tuple[int, ...]) -> int:
+    """Return how many images are timed: as many as trials train on, for few are as fast in either precision."""
+    return max(4, min(64, MOST_VALUES // math.prod(shape)))
+
+
 def _name(config: dict[str, Any]) -> str:
     return " ".join(str(label_of(config[key])) for key in KEYS)
 
@@ -164,7 +169,8 @@ def _key(config: dict[str, Any], dataset: Any, device: torch.device) -> str:
     if source is None:
         return ""
     shape, train = image_shape(config, dataset), config["freeze"] or "all"
-    return json.dumps([machine(device), torch.__version__, label_of(backbone), source, shape, train, dataset.task])
+    timed = [_batch_size(shape), *shape]
+    return json.dumps([machine(device), torch.__version__, label_of(backbone), source, timed, train, dataset.task])
 
 
 def machine(device: torch.device) -> str:
