@@ -212,9 +212,9 @@ def played(forecaster, num_trials, workers, reach=curve):
             hear("ended", {"state": "finished" if math.isfinite(value) else "diverged"}, trial)
 
 
-def new_forecaster(seed=0, space=SPACE, mode="max", chance=None):
+def new_forecaster(seed=0, space=SPACE, mode="max", chance=None, max_epochs=MAX_EPOCHS):
     default = {"lr": 1e-3, "width": 1, "kind": "b"}
-    return Forecaster(space, "val_accuracy", mode, seed, [("default", default)], MAX_EPOCHS, chance)
+    return Forecaster(space, "val_accuracy", mode, seed, [("default", default)], max_epochs, chance)
 
 
 def epochs_at_random(target, seed):
@@ -236,6 +236,14 @@ def test_it_finds_the_best_in_a_fraction_of_the_epochs_of_random_search(workers)
         epochs.append(next((n for n, value in enumerate(values, start=1) if value >= target), math.inf))
     at_random = [epochs_at_random(target, seed) for seed in range(40)]
     assert np.median(epochs) <= np.median(at_random) / 5, (epochs, at_random)
+
+
+def test_many_workers_do_not_use_up_the_epochs_before_the_best_comes_to_its_end():
+    def slow(config, epoch):
+        return curve(config, epoch / 3)
+
+    found = [played(new_forecaster(seed, max_epochs=27), 60, 32, slow) for seed in range(3)]
+    assert np.median([max(value for *_, value in search) for search in found]) > 0.968
 
 
 def test_the_fit_follows_the_slope():

@@ -32,6 +32,7 @@ ANY_EVERY = 6  # of so many configs one is any, so that a forecast that is wrong
 MOST_KNOWN = 300  # trials that have ended, before half of them are forgotten
 REFIT_EVERY = 5  # values
 FACTOR = 3  # of successive halving, whose number of epochs a search gets
+LASTING = 0.25  # of the epochs that the best still needs to its end: left for each of the trials that go on at once
 
 Turn = tuple[int | None, dict[str, Any] | None]  # as `Forecaster.turn` has it, and the draws of a new config
 
@@ -165,7 +166,13 @@ class Forecaster:
         candidates = self._candidates() if missing else []
         if missing and not candidates:
             return NEW, None  # which `propose` says there is none of
-        return self._most_promising(paused, candidates, busy)
+        return self._most_promising(paused if self._lasts(left - missing, busy) else [], candidates, busy)
+
+    def _lasts(self, left: int, busy: frozenset[int]) -> bool:
+        """Return whether another trial may go on: many at once use up the epochs before the best comes to its end."""
+        going_on = [number for number in busy if self.values.get(number)]
+        best = max(self.values, key=lambda number: finite_max(self.values[number]))
+        return left >= LASTING * (self.max_epochs - len(self.values[best])) * len(going_on)
 
     def _take(self, number: int, params: dict[str, Any]) -> None:
         if number not in self.params:
@@ -180,6 +187,7 @@ class Forecaster:
         for number in ranked[MOST_KNOWN // 5 :: 2]:
             self.ended.remove(number)
             del self.params[number], self.points[number], self.values[number]
+            self.hopes.pop(number, None)
             self.beginnings.forget(number)
         self.seen = [(number, epoch) for number, epoch in self.seen if number in self.params]
         self.fitted = None
@@ -217,7 +225,7 @@ class Forecaster:
             points = [self.points[number] for number in paused] + [point for _, point in candidates]
             at = Points.of(trials, points, [self.max_epochs] * len(trials))
             gains = expected_improvement(*forecast.predict(seen, scores, at), scores.max())
-            self.hopes = dict(zip(paused, gains.tolist(), strict=False))
+            self.hopes.update(zip(paused, gains.tolist(), strict=False))
             if self.seen[-1][0] in paused:
                 gains[paused.index(self.seen[-1][0])] *= STEADFAST
             chosen = int(gains.argmax())
