@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import tunekit
+from tunekit import arithmetic
 from tunekit.arithmetic import choose, choose_for, measure, settled, speeds
 from tunekit.config import complete
 from tunekit.datasets import Dataset
@@ -106,6 +107,13 @@ def test_a_model_of_ones_own_is_measured_anew_when_its_code_changed(dataset, cac
 
     speeds(complete({"backbone": net}), dataset, CPU)
     speeds(complete({"backbone": net}), dataset, CPU)
+    assert len(json.loads((cache_folder() / "speeds.json").read_text())) == 2
+
+
+def test_what_was_measured_on_another_number_of_images_does_not_count(dataset, cache, monkeypatch):
+    speeds(complete({"backbone": "mlp"}), dataset, CPU)
+    monkeypatch.setattr(arithmetic, "MOST_VALUES", 10 * 12 * 12)
+    speeds(complete({"backbone": "mlp"}), dataset, CPU)
     assert len(json.loads((cache_folder() / "speeds.json").read_text())) == 2
 
 

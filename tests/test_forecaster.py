@@ -246,6 +246,24 @@ def test_many_workers_do_not_use_up_the_epochs_before_the_best_comes_to_its_end(
     assert np.median([max(value for *_, value in search) for search in found]) > 0.968
 
 
+def test_the_least_promising_are_given_up_also_where_none_may_go_on(monkeypatch):
+    epochs = iter(range(14))
+
+    def cut_short(config, epoch):
+        next(epochs)  # then the search is in its middle
+        return curve(config, epoch / 3)
+
+    forecaster = new_forecaster(max_epochs=27)
+    with contextlib.suppress(StopIteration):
+        played(forecaster, 12, 1, cut_short)
+    forecaster.most_paused = 1
+    given_up = forecaster.given_up(())
+    (kept,) = (n for n in forecaster.params if forecaster.takes_turns(n) and n not in given_up)
+    monkeypatch.setattr("tunekit.forecaster.LASTING", math.inf)
+    assert len(given_up) >= 3 and forecaster.turn(12, [kept]) == NEW  # none of those paused
+    assert forecaster.given_up(()) == given_up
+
+
 def test_the_fit_follows_the_slope():
     random, encoding = np.random.default_rng(0), Encoding(SPACE)
     seen = [(trial, encoding.draw(random), epoch) for trial in range(8) for epoch in (1, 4)]

@@ -153,7 +153,7 @@ def _steps(
 
 
 def _batch_size(shape: tuple[int, ...]) -> int:
-    """Return how many images are timed: as many as trials train on, for few are as fast in either precision."""
+    """Return how many images are timed: near what trials train on, since a few are as fast in either precision."""
     return max(4, min(64, MOST_VALUES // math.prod(shape)))
 
 
