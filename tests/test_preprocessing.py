@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional
 
 from tunekit.preprocessing import IMAGENET_MEAN, Preprocessing, random_flip, random_shift
 
@@ -28,6 +29,22 @@ def test_pixels_are_scaled_and_normalised():
     assert batch.dtype == torch.float32 and batch.shape == (5, 3, 6, 7)
     assert batch.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(batch.double(), expected, rtol=0, atol=1e-5)
+
+
+def test_each_channel_has_its_own_mean_and_deviation():
+    means, deviations = torch.tensor([0.2, 0.5, 0.9]), torch.tensor([0.1, 0.25, 0.5])
+    images = random_images(2, 6, 7, 3)
+    dataset = SimpleNamespace(num_channels=3, mean=tuple(means.tolist()), std=tuple(deviations.tolist()))
+    for size, seen in ((None, images), (4, None)):
+        prepare = Preprocessing({"image_size": size, "pretrained": False, "augment": "none"}, dataset, CPU)
+        batch = prepare(images)
+        pixels = (seen if seen is not None else resized(images, size)) / 255
+        torch.testing.assert_close(batch, ((pixels - means) / deviations).permute(0, 3, 1, 2), rtol=0, atol=1e-5)
+
+
+def resized(images, size):
+    batch = images.permute(0, 3, 1, 2).float()
+    return functional.interpolate(batch, (size, size), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
 
 
 def test_pretrained_weights_see_imagenets_colours_and_grey_ones_the_datasets():

@@ -88,14 +88,14 @@ class Feed:
             yield self._batch(rows, training=False)
 
     def _batch(self, rows: torch.Tensor, training: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        targets = self._to_device(self.targets[rows])
+        targets = self._to_device(self.targets.index_select(0, rows))  # a CPU takes six times as long for targets[rows]
         if self.prepare is not None:
-            inputs = self.prepare(self._to_device(self.inputs[rows]), training)
+            inputs = self.prepare(self._to_device(self.inputs.index_select(0, rows)), training)
             return inputs.contiguous(memory_format=self.memory_format), targets
         if training and len(self.inputs) == 2:
             views = draw_mirrored(len(rows), self.device).to(rows.device).long()
             return self._to_device(self.inputs[views, rows]), targets
-        return self._to_device(self.inputs[0, rows]), targets
+        return self._to_device(self.inputs[0].index_select(0, rows)), targets
 
     def _to_device(self, part: torch.Tensor) -> torch.Tensor:
         """Move a part of the data; from pinned memory, so that a GPU goes on computing meanwhile."""
