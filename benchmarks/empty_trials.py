@@ -1,9 +1,10 @@
-"""Item 6: what a trial and a result cost when training costs nothing.
+"""What a trial and a result cost when training costs nothing.
 
     python benchmarks/empty_trials.py [--trials 1000 10000] [--searchers random forecast] [--rates 1 10 200] [--pairs 5]
 
 - a search of so many trials that train nothing, less the start and end of Ray with no trial at all, per trial; the
-  same number of empty trials in Ray Tune itself, with reused workers, stands beside it;
+  same number of empty trials in Ray Tune itself, with reused workers, less the start and end of Ray as it comes,
+  stands beside it;
 - the last trials of a search against those about the 100th: the time from one trial's end to the next one's, the median
   of five times 100 trials, as a hundred take but a second or three, and a shared machine may be disturbed for as long;
 - the driver's memory, which is its peak;
@@ -17,6 +18,7 @@ import resource
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,21 +72,40 @@ def ray_tune(work: Work) -> dict[str, Any]:
 
     https://docs.ray.io/en/latest/tune/api/doc/ray.tune.TuneConfig.html: reuse_actors.
     """
-    import ray
     from ray import tune
 
     def trial(config: dict[str, float]) -> None:
         tune.report({"accuracy": 1 - (config["x"] - 0.3) ** 2 - (config["y"] - 0.7) ** 2})
 
-    ray.init(address="local", _temp_dir=os.path.join(work.scratch, "ray"))
-    tune.Tuner(
+    tuner = tune.Tuner(
         trial,
         param_space={"x": tune.uniform(0, 1), "y": tune.uniform(0, 1)},
         tune_config=tune.TuneConfig(num_samples=work.configs, metric="accuracy", mode="max", reuse_actors=True),
         run_config=tune.RunConfig(storage_path=os.path.join(work.scratch, "results"), verbose=0),
-    ).fit()
-    ray.shutdown()
+    )
+    with _ray_as_it_comes(work):
+        tuner.fit()
     return {"peak_mb": _peak_mb()}
+
+
+def ray_nothing(work: Work) -> dict[str, Any]:
+    """Start Ray as it comes, run nothing, and end it."""
+    from ray import tune
+
+    _ = tune.Tuner  # imports all that a search imports
+    with _ray_as_it_comes(work):
+        return {}
+
+
+@contextmanager
+def _ray_as_it_comes(work: Work) -> Iterator[None]:
+    import ray
+
+    ray.init(address="local", _temp_dir=os.path.join(work.scratch, "ray"))
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def paced(work: Work) -> dict[str, Any]:
@@ -158,12 +179,13 @@ def _counted(work: Work, searchers: list[str], num_pairs: int, runs: list[dict[s
     growth: dict[str, list[float]] = {name: [] for name in searchers}
     memory: dict[str, list[float]] = {name: [] for name in each}
     for number in range(num_pairs):
-        names = ["nothing", *each][:: -1 if number % 2 else 1]
+        names = ["nothing", "ray_nothing", *each][:: -1 if number % 2 else 1]
         done = measure.run_pair(number, {name: (SCRIPT, name, work) for name in names})
         runs += [{"round": number, "trials": work.configs, **done[name]} for name in names]
         print(number, {name: round(found["wall_s"], 1) for name, found in done.items()}, flush=True)
         for name in each:
-            each[name].append(1000 * (done[name]["wall_s"] - done["nothing"]["wall_s"]) / work.configs)
+            none = done["ray_nothing" if name == "ray_tune" else "nothing"]["wall_s"]
+            each[name].append(1000 * (done[name]["wall_s"] - none) / work.configs)
             memory[name].append(done[name]["peak_mb"])
             if name in growth and done[name]["late_ms"]:
                 growth[name].append(done[name]["late_ms"] / done[name]["early_ms"])
@@ -196,5 +218,5 @@ def _paced(rate: int, seconds: float, num_pairs: int, runs: list[dict[str, Any]]
                        note=f"{lost} lost")  # fmt: skip
 
 
-if __name__ == "__main__" and not measure.inside((nothing, forecast, tpe, random, ray_tune, paced)):
+if __name__ == "__main__" and not measure.inside((nothing, ray_nothing, forecast, tpe, random, ray_tune, paced)):
     main()

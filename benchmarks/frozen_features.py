@@ -1,4 +1,4 @@
-"""Item 4: head-only trials of resnet18 at 224 px, on cached features and without the cache: epochs a second.
+"""Head-only trials of resnet18 at 224 px, on cached features and without the cache: epochs a second.
 
     python benchmarks/frozen_features.py --data DATA [--photos FOLDER] [--pairs 5]
 

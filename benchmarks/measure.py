@@ -30,7 +30,7 @@ RESULTS = Path(__file__).parent / "results"
 LEAST_IDLE = 0.9  # of the machine before a run; below it a warning is printed
 MOST_STOLEN = 0.03  # of the cores' time in a run, by other virtual machines; usual here are 0.001 to 0.01
 ATTEMPTS = 3  # at a pair that is disturbed, where hours are spent; the least disturbed counts
-PACKAGES = ("tunekit", "torch", "torchvision", "ray", "optuna", "numpy", "pillow")
+PACKAGES = ("tunekit", "torch", "torchvision", "ray", "optuna", "syne-tune", "numpy", "scipy", "pillow")
 PRIVATE = ("--data", "--photos", "--state")  # arguments that name folders of this machine
 
 
@@ -192,13 +192,19 @@ def write(name: str, title: str, rows: list[dict[str, Any]], runs: list[dict[str
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "command": command(),
         "machine": machine(),
-        "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
+        "versions": versions(),
         "commit": commit(),
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({**about, "rows": rows, **more, "runs": runs}, indent=1) + "\n")
     print(f"written to {path.relative_to(RESULTS.parent.parent)}")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what figures depend on, where it is installed."""
+    installed = {dist.name.lower(): dist.version for dist in importlib.metadata.distributions()}
+    return {package: installed[package] for package in PACKAGES if package in installed}
 
 
 def command() -> str:

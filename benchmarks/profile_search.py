@@ -1,4 +1,4 @@
-"""Item 7: where the time of a search goes: the share inside the network's own mathematics, and the rest.
+"""Where the time of a search goes: the share inside the network's own mathematics, and the rest.
 
     python benchmarks/profile_search.py --data DATA [--pairs 3]
 

@@ -18,7 +18,6 @@ ORDER = (
     "frozen_features",
     "denormals",
     "search_quality",
-    "search_quality_cifar10",
     "empty_trials",
     "profile_search",
     "scale",
@@ -37,9 +36,15 @@ at most, and the least disturbed counts.
 """
 
 
-def section(found: dict[str, Any]) -> str:
+def place(name: str) -> tuple[int, str]:
+    """Return where a file's section goes: with its benchmark's, whose name it begins with."""
+    return next((i for i, benchmark in enumerate(ORDER) if name.startswith(benchmark)), len(ORDER)), name
+
+
+def section(name: str, found: dict[str, Any]) -> str:
     """Return one file's comparisons as Markdown."""
-    lines = [f"## {found['title']}", "", "| comparison | median (spread) | target | met | |", "|---|---|---|---|---|"]
+    header = "| comparison | median (spread) | target | met | |", "|---|---|---|---|---|"
+    lines = [f"## {found['title']} ({name})", "", *header]
     for row in found["rows"]:
         cells = [row["comparison"], measure.shown(row), row["target"], VERDICTS[row["met"]], row["note"]]
         lines.append("| " + " | ".join(cell.strip().replace("|", "\\|") for cell in cells) + " |")
@@ -70,12 +75,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md")
     out = parser.parse_args().out
     files = {path.stem: path for path in measure.RESULTS.glob("*.json") if not path.stem.startswith("try")}
-    names = [name for name in ORDER if name in files] + sorted(set(files) - set(ORDER))
     sections = []
-    for name in names:
+    for name in sorted(files, key=place):
         found = json.loads(files[name].read_text())
         if isinstance(found, dict) and {"title", "rows", "runs", "command", "machine", "versions"} <= set(found):
-            sections.append(section(found))
+            sections.append(section(name, found))
         else:
             print(f"left out, as it is of another form: {name}.json")
     out.write_text("\n".join([INTRODUCTION, *sections]))

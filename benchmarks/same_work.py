@@ -1,4 +1,4 @@
-"""Item 1: the same work to the letter, done by tunekit and by others; wall time of the whole call.
+"""The same work to the letter, done by tunekit and by others; wall time of the whole call.
 
     python benchmarks/same_work.py --data DATA [--pairs 5] [--peers ray_fast ...]
 
@@ -68,7 +68,7 @@ def _equal(gaps: list[float]) -> str:
     """Say how far tunekit's accuracies are from a peer's, config by config, and whether that is noise."""
     mean = statistics.mean(gaps)
     error = 1.96 * statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else 0.0
-    verdict = "equal within noise" if abs(mean) <= error else "more than noise"
+    verdict = "no difference shown" if abs(mean) <= error else "more than noise"
     return f"accuracy of tunekit less theirs {mean:+.4f} +/- {error:.4f}: {verdict}"
 
 

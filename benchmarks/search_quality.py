@@ -27,8 +27,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import measure
 import numpy as np
-import optuna
-import ray
 from curves import HERE, Curves, read_curves, synthetic
 from simulator import Outcome, simulate
 from tuners import Forecasting, Promoting, Random, Tunekit
@@ -45,6 +43,8 @@ PEERS: dict[str, Callable[..., Any]] = {
     RANDOM: Random,
     "optuna tpe, median": partial(OptunaPeer, pruner="median"),
     "optuna tpe, hyperband": partial(OptunaPeer, pruner="hyperband"),
+    "optuna tpe as advised, median": partial(OptunaPeer, pruner="median", advised=True),
+    "optuna tpe as advised, hyperband": partial(OptunaPeer, pruner="hyperband", advised=True),
     "ray optuna, asha 4 (default)": partial(RayPeer, factor=4),
     "ray optuna, asha 2 (tutorial)": partial(RayPeer, factor=2),
 }
@@ -58,6 +58,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     **{f"tunekit {searcher} asha, told {told}": partial(Tunekit, searcher=searcher, scheduler="asha", told=told)
        for searcher in ("tpe", "gp", "cmaes") for told in ("finished", "nothing")},
     "tunekit forecast": Forecasting,
+    "tunekit forecast, no first configs": partial(Forecasting, first=False),
     "syne tune ASHACQR": partial(SyneTunePeer, name="ASHACQR"),  # half a minute a search: by its name, or with all
     **{f"tunekit {searcher} asha that promotes": partial(Promoting, searcher=searcher) for searcher in SEARCHERS},
 }  # fmt: skip
@@ -97,7 +98,9 @@ def promised(table: str, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
         name = f"{table}, {found['workers']} workers: epochs"
         note = f"reached in {found['reached']} searches"
         rows.append(measure.row(f"{name}, of random search's", to_random, "at most 0.2", lambda x: x <= 0.2, note=note))
-        beside = measure.row(f"{name}, of the best peer's", to_peer, "no worse", note=found["best_peer"])
+        peer = next(row for row in results if (row["workers"], row["method"]) == (found["workers"], found["best_peer"]))
+        note = f"{peer['method']}, reached in {peer['reached']} searches"
+        beside = measure.row(f"{name}, of the best peer's", to_peer, "no worse", note=note)
         rows.append({**beside, "met": to_peer[1] <= 1 and math.isfinite(to_peer[0])})
     return rows
 
@@ -179,10 +182,11 @@ def state_file(folder: Path, table: str) -> Path:
     """Return where a table's outcomes are kept: another file where anything they depend on is different."""
     folder.mkdir(parents=True, exist_ok=True)
     code = [HERE / f"{name}.py" for name in ("curves", "simulator", "tuners", "tuners_of_others")]
-    ours = "proposer samplers forecaster beginnings forecasts candidates encoding paces pausing schedulers space grids"
+    ours = "proposer samplers forecaster beginnings forecasts candidates encoding paces pausing schedulers space grids "
+    ours += "distributions events scores quantiles outcomes"
     code += [Path(tunekit.__file__).parent / f"{name}.py" for name in ours.split()]
     data = HERE / "curves" / f"{table}.parquet"
-    digest = hashlib.sha256(f"{optuna.__version__} {ray.__version__}".encode())
+    digest = hashlib.sha256(json.dumps(measure.versions()).encode())
     for path in [*code, data] if data.exists() else code:
         digest.update(path.read_bytes())
     path = folder / f"{table}-{digest.hexdigest()[:12]}.jsonl"

@@ -97,14 +97,17 @@ class Tunekit:
 class Forecasting:
     """An experiment's Forecaster, told the events that a ledger would hold, in their order.
 
-    As many trials may pause as there may of models this small: see `pausing.most_paused`.
+    As many trials may pause as there may of models this small: see `pausing.most_paused`. With first=False it is told
+    of no default, and does not begin with the middle of the space: no config is given to it but by what it learns.
     """
 
-    def __init__(self, curves: Curves, seed: int, max_trials: int = 1_000) -> None:
+    def __init__(self, curves: Curves, seed: int, first: bool = True, max_trials: int = 1_000) -> None:
         self.curves, self.max_trials = curves, max_trials
         space = {name: choice(list(values)) for name, values in curves.grid.items()}
-        first = [("default", {name: curves.grid[name][at] for name, at in curves.default.items()})]
-        self.forecaster = Forecaster(space, METRIC, "max", seed, first, curves.max_epochs, curves.chance, MOST_PAUSED)
+        given = [("default", {name: curves.grid[name][at] for name, at in curves.default.items()})]
+        self.forecaster = Forecaster(space, METRIC, "max", seed, given, curves.max_epochs, curves.chance, MOST_PAUSED)
+        if not first:
+            self.forecaster.first.clear()
         self.busy: set[int] = set()
 
     def ask(self) -> Job | None:
