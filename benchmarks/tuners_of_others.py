@@ -54,30 +54,22 @@ class Repeating:
 
 
 class OptunaPeer(Repeating):
-    """Optuna's TPE with one of its pruners, in its ask-and-tell loop.
+    """Optuna's TPE as it comes (from Optuna 5 on: multivariate, with a constant liar), with one of its pruners.
 
-    Args:
-        curves, seed, free_repeats, max_trials: as for the others.
-        pruner: "median" or "hyperband".
-        advised: TPE not as it comes, but as its documentation advises where parameters depend on each other
-            (multivariate) and several workers ask at once (constant_liar).
+    In its ask-and-tell loop.
     """
 
     def __init__(
-        self, curves: Curves, seed: int, pruner: str, advised: bool = False, free_repeats: bool = True,
-        max_trials: int = 1_000,
-    ) -> None:  # fmt: skip
+        self, curves: Curves, seed: int, pruner: str, free_repeats: bool = True, max_trials: int = 1_000
+    ) -> None:
         super().__init__(curves, free_repeats, max_trials)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         pruners = {
             "median": optuna.pruners.MedianPruner,
             "hyperband": lambda: optuna.pruners.HyperbandPruner(max_resource=curves.max_epochs),
         }
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(seed=seed, multivariate=advised, constant_liar=advised)
         self.study = optuna.create_study(
-            direction="maximize", sampler=sampler, pruner=pruners[pruner](),
+            direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed), pruner=pruners[pruner](),
             study_name=f"seed {seed}",  # by which HyperbandPruner deals brackets
         )  # fmt: skip
         self.trials: dict[int, optuna.Trial] = {}
