@@ -6,6 +6,7 @@ how much of the cores' time other virtual machines took during it.
 """
 
 import argparse
+import contextlib
 import datetime
 import hashlib
 import importlib.metadata
@@ -203,8 +204,11 @@ def write(name: str, title: str, rows: list[dict[str, Any]], runs: list[dict[str
 
 def versions() -> dict[str, str]:
     """Return the versions of what figures depend on, where it is installed."""
-    installed = {dist.name.lower(): dist.version for dist in importlib.metadata.distributions()}
-    return {package: installed[package] for package in PACKAGES if package in installed}
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # Syne Tune's is no dependency
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def command() -> str:

@@ -35,16 +35,12 @@ def test_each_channel_has_its_own_mean_and_deviation():
     means, deviations = torch.tensor([0.2, 0.5, 0.9]), torch.tensor([0.1, 0.25, 0.5])
     images = random_images(2, 6, 7, 3)
     dataset = SimpleNamespace(num_channels=3, mean=tuple(means.tolist()), std=tuple(deviations.tolist()))
-    for size, seen in ((None, images), (4, None)):
+    raw = images.permute(0, 3, 1, 2).float()
+    for size in (None, 4):
         prepare = Preprocessing({"image_size": size, "pretrained": False, "augment": "none"}, dataset, CPU)
-        batch = prepare(images)
-        pixels = (seen if seen is not None else resized(images, size)) / 255
-        torch.testing.assert_close(batch, ((pixels - means) / deviations).permute(0, 3, 1, 2), rtol=0, atol=1e-5)
-
-
-def resized(images, size):
-    batch = images.permute(0, 3, 1, 2).float()
-    return functional.interpolate(batch, (size, size), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
+        pixels = functional.interpolate(raw, (size, size), mode="bilinear", antialias=True) if size else raw
+        expected = (pixels / 255 - means[:, None, None]) / deviations[:, None, None]
+        torch.testing.assert_close(prepare(images), expected, rtol=0, atol=1e-5)
 
 
 def test_pretrained_weights_see_imagenets_colours_and_grey_ones_the_datasets():
