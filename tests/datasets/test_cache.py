@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +111,44 @@ def test_damaged_entries_are_made_again(pets, own_cache, damage):
     assert open_dataset(publish(again)).fingerprint == before.fingerprint
 
 
+def test_a_pixel_that_changed_in_the_cache_is_decoded_again(pets, own_cache):
+    before = load_dataset(pets)
+    pixels = before.train.images
+    pool = own_cache / "pools" / pools(own_cache)[0] / "images.npy"
+    content = pool.read_bytes()
+    pool.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    again = load_dataset(pets)
+    assert again.fingerprint == before.fingerprint and np.array_equal(again.train.images, pixels)
+    assert pool.read_bytes() == content
+
+
+def test_above_its_limit_the_cache_loses_what_was_not_used_for_longest(arrays, own_cache, monkeypatch):
+    images, targets = arrays.train.all_images, arrays.train.all_targets
+    kept = [open_dataset(publish(Dataset.from_arrays(train=(255 - images // each, targets)))) for each in (1, 2, 3)]
+    names = [Path(dataset.train.all_images.filename).parent.name for dataset in kept]
+    for hours, name in ((72, names[0]), (48, names[1])):
+        used = time.time() - hours * 3600
+        os.utime(own_cache / "pools" / name / "pool.json", (used, used))
+    room = sum(entry["size_gb"] for entry in entries()) - images.nbytes / 2e9
+    monkeypatch.setenv("TUNEKIT_CACHE_GB", str(room + images.nbytes / 1e9))
+    publish(arrays)  # half a pool too much: the oldest goes
+    assert names[0] not in pools(own_cache) and set(names[1:]) < set(pools(own_cache))
+    monkeypatch.setenv("TUNEKIT_CACHE_GB", "0")
+    publish(Dataset.from_arrays(train=(images // 4, targets)))  # far too much, but what was used today stays
+    assert names[1] not in pools(own_cache) and names[2] in pools(own_cache)
+
+
+def test_a_process_killed_while_it_decodes_leaves_nothing_in_the_way(photos, own_cache):
+    code = f"from tunekit.datasets import *; load_dataset({str(photos)!r})"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while process.poll() is None and not list((own_cache / "pools").glob(".new-*/pool/images.npy")):
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not [entry for entry in entries() if entry["kind"] == "files"]
+    assert load_dataset(photos).num_images == {"train": 270, "val": 30, "test": 100}
+
+
 def test_a_pickle_in_the_cache_is_not_read(arrays, own_cache, tmp_path):
     """An array of objects holds a pickle; it would run on being read."""
 
@@ -127,13 +167,31 @@ def test_a_pickle_in_the_cache_is_not_read(arrays, own_cache, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_two_processes_at_once_make_one_entry(pets, own_cache):
-    code = f"from tunekit.datasets import *; print(publish(load_dataset({str(pets)!r})))"
-    started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+def waiting_for_locks():
+    """What Linux says of the processes that wait for a lock on a file."""
+    return "\n".join(line for line in Path("/proc/locks").read_text().splitlines() if "->" in line)
+
+
+def test_of_two_processes_at_once_one_decodes(photos, own_cache):
+    code = f"from tunekit.datasets import *; print(publish(load_dataset({str(photos)!r})))"
+    begin = partial(subprocess.Popen, [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+    def decoding():
+        return len(list((own_cache / "pools").glob(".new-*")))
+
+    started = [begin()]
+    while started[0].poll() is None and not decoding():
+        time.sleep(0.001)
+    started[0].send_signal(signal.SIGSTOP)  # in the middle of it
+    started.append(begin())
+    while f" {started[1].pid} " not in waiting_for_locks() and decoding() < 2:
+        time.sleep(0.01)
+    assert decoding() == 1
+    started[0].send_signal(signal.SIGCONT)
     paths = {process.communicate()[0] for process in started}
     assert [process.returncode for process in started] == [0] * 2
     assert len(paths) == 1 and len(pools(own_cache)) == 1
-    assert open_dataset(paths.pop().strip()).num_images["train"] == 14
+    assert open_dataset(paths.pop().strip()).num_images["train"] == 270
 
 
 def test_only_the_owner_may_look(arrays, own_cache):

@@ -89,7 +89,7 @@ def new_pool(shape: tuple[int, ...]) -> Iterator[tuple[Path, Callable[[], Path]]
             size = (new / "images.npy").stat().st_size
             write_json(new / "pool.json", {"hash": name, "shape": list(shape), "bytes": {"images.npy": size}})
             with locked(name):
-                if not pool_is_whole(pools / name):
+                if not pool_is_sound(pools / name):
                     rename(new, pools / name)
             return pools / name
 
@@ -105,12 +105,7 @@ def read_decoded(key: str) -> dict[str, Any] | None:
     """Return what is known of the files of a manifest, with "pool" a whole pool's folder; None if nothing is."""
     known = read_json(cache_folder() / "files" / key / "decoded.json")
     pool = cache_folder() / "pools" / str(known and known.get("pool"))
-    if known is None or not pool_is_whole(pool):
-        return None
-    images = open_images(pool)
-    if images.nbytes <= HASHED_BYTES and array_hash(images) != pool.name:
-        return None  # damaged: decoded anew
-    return known | {"pool": pool}
+    return known | {"pool": pool} if known is not None and pool_is_sound(pool) else None
 
 
 def write_decoded(key: str, pool: Path, known: dict[str, Any]) -> None:
@@ -157,6 +152,14 @@ def pool_is_whole(pool: Path) -> bool:
     except (ValueError, OSError, EOFError):
         return False
     return images.dtype == np.uint8 and list(images.shape) == described["shape"] and described["hash"] == pool.name
+
+
+def pool_is_sound(pool: Path) -> bool:
+    """Whether a pool is whole and, up to HASHED_BYTES, its pixels are those that its name is the hash of."""
+    if not pool_is_whole(pool):
+        return False
+    images = open_images(pool)
+    return images.nbytes > HASHED_BYTES or array_hash(images) == pool.name
 
 
 def make_room(num_bytes: int) -> None:
