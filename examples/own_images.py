@@ -1,7 +1,7 @@
 """Tune on your own photographs: a folder with one folder of images per class. Val and test are cut for you.
 
 python examples/own_images.py path/to/photos
-With a GPU and the internet, use space="finetune": it fine-tunes torchvision's pretrained models.
+With a GPU and the internet, use space="finetune" and image_size=224: it fine-tunes torchvision's pretrained models.
 """
 
 import typer

@@ -37,7 +37,7 @@ LAYERS = [
     {"reporter"},
     {"proposer", "pausing"},
     {"forecaster"},
-    {"places", "watched"},
+    {"places", "watched", "checks"},
     {"searchers", "trial", "recorder", "watch"},
     {"asked", "results", "worker", "callbacks", "follower"},
     {"preload"},

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from torch import nn
 
 import tunekit
@@ -268,6 +269,20 @@ def test_a_dataset_made_of_arrays(tmp_path):
     assert {"test_mse", "test_pearson"} <= set(results.test())
 
 
+def test_photographs_of_unlike_sizes_are_as_large_as_the_space_asks_for(tmp_path):
+    for number in range(20):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (90 + number, 90, 3), np.uint8)).save(path)
+    space = {"backbone": "mlp", "image_size": choice([16, 72]), "lr": loguniform(1e-4, 1e-2)}
+    options = {"max_epochs": 1, "verbose": 0, "folder": tmp_path / "experiments"}
+    searched = tunekit.run({**space, "batch_size": 4}, tmp_path / "photos", num_trials=1, **options)
+    assert searched.described_dataset.image_shape == (3, 72, 72)
+    assert searched.test()["test_accuracy"] >= 0
+    trained = tunekit.train({"backbone": "mlp", "image_size": 80, "batch_size": 4}, tmp_path / "photos", **options)
+    assert trained.described_dataset.image_shape == (3, 80, 80)
+
+
 @pytest.mark.long
 def test_resume_from_the_folder_alone(tmp_path):
     _stop_after_epochs(tmp_path / "x", 2)
@@ -351,6 +366,11 @@ BAD = [
     ({"space": {"batch_size": choice([32, 5000])}}, tunekit.ConfigError, "has 1259 images"),
     ({"space": {"backbone": choice(["cnn", "resnet81"])}}, tunekit.UnknownNameError, "resnet18"),
     ({"space": {"backbone": choice(["cnn", "lenet"])}}, tunekit.ConfigError, "12"),
+    (
+        {"space": {**SMALL, "freeze": "backbone", "augment": choice(["flip", "flip_crop"])}},
+        tunekit.ConfigError,
+        "augment 'flip_crop' moves the images",
+    ),
     ({"metric": "accuracy"}, tunekit.UnknownNameError, "val_accuracy"),
     ({"mode": "maximum"}, tunekit.ConfigError, "'max' or 'min'"),
     ({"num_trials": 0}, tunekit.ConfigError, "num_trials"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunekit.asked import check_keys
+from tunekit.checks import check_keys
 from tunekit.config import DEFAULTS, check_config
 from tunekit.proposer import Proposer
 from tunekit.space import default_config

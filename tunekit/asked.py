@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,19 +10,18 @@ import torch
 
 from tunekit import training
 from tunekit.arithmetic import Choices, choose_for
-from tunekit.backbones import Backbone, backbones, check_backbone
-from tunekit.config import DEFAULTS, check_config, complete
+from tunekit.backbones import Backbone, backbones
+from tunekit.checks import check_fit, check_keys, check_metric, check_secrets, check_whole
+from tunekit.config import DEFAULTS
 from tunekit.datasets.base import Dataset
 from tunekit.distributions import BaseDistribution, Choice, in_words
-from tunekit.errors import ConfigError, SpaceError, UnknownNameError, unknown_name
+from tunekit.errors import ConfigError, SpaceError
 from tunekit.forecaster import Forecaster
 from tunekit.metrics import chance
 from tunekit.pausing import most_paused
 from tunekit.proposer import Proposer
-from tunekit.safe_text import is_secret, secrets_of
 from tunekit.schedulers import find_scheduler
-from tunekit.scores import DEFAULT_METRIC, HIGHER_IS_BETTER, metric_names
-from tunekit.space import Config, Space, all_keys, all_values, default_config, has_grid, leaves
+from tunekit.space import Config, Space, all_values, default_config, has_grid, leaves
 from tunekit.space_json import as_json
 from tunekit.spaces import find_space
 from tunekit.trial import TrainFunction, can_go_on
@@ -163,88 +161,3 @@ def check_config_alone(
         size = 3 * check_fit(config, dataset)
     metric, mode = check_metric(None, None, dataset.task, builtin=True)
     return Asked(config, dataset, metric, mode, max_epochs, "given", "none", (), train or training.train, seed, size)
-
-
-def check_secrets(space: Space) -> None:
-    """Raise ConfigError where a space holds a secret: what is in it is written down, and shown."""
-    secrets = secrets_of()
-    for key, value in leaves(space):
-        if isinstance(value, str) and (is_secret(key.split("_")[-1]) or any(secret in value for secret in secrets)):
-            raise ConfigError(
-                f"{key} in the space looks like a secret, and a space is written down and shown: let the training "
-                "loop read it from a file or an environment variable of its own"
-            )
-
-
-def check_keys(space: Space) -> None:
-    """Check every key, value and bound of a space against what the built-in training loop understands."""
-    extra_keys = any(callable(backbone) for backbone in all_values(space, "backbone"))
-    for key, value in leaves(space):
-        check_config({key: value}, extra_keys)
-    optimizers = all_values(space, "optimizer", DEFAULTS["optimizer"])
-    if "momentum" in all_keys(space) and "sgd" not in optimizers:
-        raise ConfigError(
-            f"momentum has no effect with optimizer {', '.join(map(repr, optimizers))}: add 'optimizer': 'sgd' to the "
-            "space, or leave momentum out"
-        )
-
-
-def check_fit(space: Space, dataset: Dataset) -> int:
-    """Check that every batch size fits the train split, and every backbone the images.
-
-    Returns:
-        The bytes of the largest model's weights.
-    """
-    largest = max(all_values(space, "batch_size", DEFAULTS["batch_size"]))
-    if largest > dataset.num_images["train"]:
-        raise ConfigError(
-            f"batch_size {largest} is larger than the train split of {dataset.name}, which has "
-            f"{dataset.num_images['train']} images: use at most that, such as --set batch_size=16 in a shell"
-        )
-    most = 0
-    for backbone in all_values(space, "backbone", DEFAULTS["backbone"]):
-        for image_size in all_values(space, "image_size", None):
-            for pretrained in all_values(space, "pretrained", False):
-                picked = {"backbone": backbone, "image_size": image_size, "pretrained": pretrained}
-                config = complete({**default_config(space, DEFAULTS), **picked})
-                most = max(most, check_backbone(config, dataset))
-    return most
-
-
-def check_metric(metric: str | None, mode: str | None, task: str, builtin: bool) -> tuple[str, str]:
-    """Return the metric and its mode, taken from the task and the metric's name where they are None."""
-    if metric is None:
-        metric = DEFAULT_METRIC[task][0]
-    elif builtin and metric not in metric_names(task):
-        raise UnknownNameError(unknown_name("metric", metric, metric_names(task)))
-    if metric.startswith("test"):
-        raise ConfigError(f"metric {metric!r}: the test split never steers a search; use a val metric")
-    name = metric.split("_", 1)[-1]
-    if mode is None:
-        if name not in HIGHER_IS_BETTER:
-            raise ConfigError(f"mode must be given for metric {metric!r}: 'max' if higher is better, else 'min'")
-        mode = "max" if HIGHER_IS_BETTER[name] else "min"
-    if mode not in ("max", "min"):
-        raise ConfigError(f"mode must be 'max' or 'min', but is {mode!r}")
-    return metric, mode
-
-
-def check_whole(name: str, value: Any, low: int) -> None:
-    """Raise ConfigError unless value is a whole number of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ConfigError(f"{name} must be a whole number of at least {low}, but is {value!r}")
-
-
-def check_positive(name: str, value: Any) -> None:
-    """Raise ConfigError unless value is None or a number above 0."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
-        raise ConfigError(f"{name} must be a number above 0, or None, but is {value!r}")
-
-
-def check_name(name: str) -> str:
-    """Return an experiment's name, or raise ConfigError where it would not do as a folder's."""
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.\-+= ]{1,100}", name) or name.strip(". ") != name:
-        raise ConfigError(
-            f"name must be 1 to 100 letters, digits and '-_+=. ', with no slash and no dot at its ends, but is {name!r}"
-        )
-    return name

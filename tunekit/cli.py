@@ -110,11 +110,13 @@ def train(
     tunekit train lr=1e-4 batch_size=32 --dataset placepulse --option study=safer --max-epochs 10
     """
     import tunekit
+    from tunekit.space import max_size_of
 
+    given = options.values_of(config or [])
     results = tunekit.train(
-        options.values_of(config or []), _dataset(dataset, option, data_dir, split_seed, on_bad_image),
-        data_dir=data_dir, max_epochs=max_epochs, seed=seed, split_seed=split_seed, on_bad_image=on_bad_image,
-        tracker=tracker, verbose=verbose, name=name, folder=folder,
+        given, _dataset(dataset, max_size_of(given), option, data_dir, split_seed, on_bad_image), data_dir=data_dir,
+        max_epochs=max_epochs, seed=seed, split_seed=split_seed, on_bad_image=on_bad_image, tracker=tracker,
+        verbose=verbose, name=name, folder=folder,
     )  # fmt: skip
     _print_results(results)
 
@@ -164,11 +166,14 @@ def _search(
 ) -> Any:  # fmt: skip
     """Call `tunekit.run` with what the command line gave."""
     import tunekit
+    from tunekit.space import max_size_of
+    from tunekit.spaces import find_space
 
+    searched = _space(space or _space_of(dataset), constant)
+    size = max_size_of(find_space(searched))
     return tunekit.run(
-        _space(space or _space_of(dataset), constant), _dataset(dataset, option, data_dir, split_seed, on_bad_image),
-        data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image, gpus_per_trial=_gpus(gpus_per_trial),
-        **others,
+        searched, _dataset(dataset, size, option, data_dir, split_seed, on_bad_image), data_dir=data_dir,
+        split_seed=split_seed, on_bad_image=on_bad_image, gpus_per_trial=_gpus(gpus_per_trial), **others,
     )  # fmt: skip
 
 
@@ -208,7 +213,10 @@ def _space(space: str, constants: list[str] | None) -> Any:
     return {**sweep, "parameters": with_values(sweep["parameters"], values)}
 
 
-def _dataset(dataset: str, option: list[str] | None, data_dir: str | None, split_seed: int, on_bad_image: str) -> Any:
+def _dataset(
+    dataset: str, max_size: int | None, option: list[str] | None, data_dir: str | None, split_seed: int,
+    on_bad_image: str,
+) -> Any:  # fmt: skip
     """Return the dataset read with its options; its name where there are none."""
     if not option:
         return dataset
@@ -218,7 +226,7 @@ def _dataset(dataset: str, option: list[str] | None, data_dir: str | None, split
     flags: dict[str, Any] = {"data_dir": data_dir, "split_seed": split_seed, "on_bad_image": on_bad_image}
     for key in values.keys() & flags.keys():
         raise ConfigError(f"{key} has a flag of its own: --{key.replace('_', '-')} {values[key]}")
-    return load_dataset(dataset, **flags, **values)
+    return load_dataset(dataset, **{"max_size": max_size, **flags, **values})
 
 
 def _print_results(results: Any) -> None:

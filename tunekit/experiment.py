@@ -23,7 +23,8 @@ from tunekit.reporter import reporting
 from tunekit.results import Results, load_results
 from tunekit.schedulers import Decisions
 from tunekit.session import check_room, finish, followed, interruptible, open_folder, say, say_notes, session
-from tunekit.space import Config, labels
+from tunekit.space import Config, labels, max_size_of
+from tunekit.spaces import find_space
 from tunekit.storage import as_place
 from tunekit.sweeps import arguments, is_sweep, read_sweep
 from tunekit.tracking import check_trackers, tracked
@@ -143,7 +144,8 @@ def run(  # type: ignore[misc]  # the second signature leaves the others to this
               "cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial, "trial_timeout_s": trial_timeout_s,
               "tracker": trackers}  # fmt: skip
     check_limits(limits)
-    data = load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image)
+    size = max_size_of(find_space(space)) if train is None else None
+    data = load_dataset(dataset, data_dir=data_dir, max_size=size, split_seed=split_seed, on_bad_image=on_bad_image)
     asked = check_asked(space, data, metric, mode, max_epochs, searcher, scheduler, start_from, train, seed)
     if dry_run:
         return make_plan(asked, limits, as_place(folder), name)
@@ -203,7 +205,8 @@ def train(
         2
     """
     trackers = check_trackers(tracker)
-    data = load_dataset(dataset, data_dir=data_dir, split_seed=split_seed, on_bad_image=on_bad_image)
+    size = max_size_of(config) if train is None and isinstance(config, dict) else None
+    data = load_dataset(dataset, data_dir=data_dir, max_size=size, split_seed=split_seed, on_bad_image=on_bad_image)
     asked = check_config_alone(config, data, max_epochs, train, seed)
     place, changed = open_folder(as_place(folder), name, asked, pick_device())
     say_notes(verbose, data)

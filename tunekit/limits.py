@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tunekit.asked import check_positive, check_whole
+from tunekit.checks import check_positive, check_whole
 from tunekit.errors import ConfigError
 
 LIMITS = ("num_trials", "time_budget_s", "confirm", "keep_best", "cpus_per_trial", "gpus_per_trial", "trial_timeout_s",

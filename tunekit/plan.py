@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tunekit.asked import Asked, check_name, check_positive, check_whole
+from tunekit.asked import Asked
+from tunekit.checks import check_name, check_positive, check_whole
 from tunekit.costs import Measured
 from tunekit.expected import Expected, expected
 from tunekit.live import clock, counted

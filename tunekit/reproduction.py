@@ -40,7 +40,7 @@ def call_of(asked: dict[str, Any], source: dict[str, Any], limits: dict[str, Any
     said = {key: asked[key] for key in (("max_epochs", "seed") if trained else NAMES)}
     said |= {} if trained else {key: limits[key] for key in LIMITS if limits.get(key) not in UNSAID}
     options = {key: value for key, value in source.items() if key not in ("name_or_path", "download")}
-    own = {key: value for key, value in options.items() if key not in SHARED and value is not None}
+    own = {key: value for key, value in options.items() if key not in (*SHARED, "max_size") and value is not None}
     if own:
         data = f"tunekit.load_dataset({_arguments([_quoted(source['name_or_path'])], options)})"
     else:
@@ -48,7 +48,7 @@ def call_of(asked: dict[str, Any], source: dict[str, Any], limits: dict[str, Any
         said |= {
             key: value
             for key, value in options.items()
-            if value is not None and (key, value) != ("on_bad_image", "error")
+            if key in SHARED and value is not None and (key, value) != ("on_bad_image", "error")
         }
     space = code_of(asked["space"], "    ")
     lines = [space, data, *(f"{key}={code_of(value)}" for key, value in said.items())]

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from tunekit import paths
-from tunekit.asked import Asked, check_name
+from tunekit.asked import Asked
+from tunekit.checks import check_name
 from tunekit.claims import SILENT_S
 from tunekit.datasets.base import Dataset
 from tunekit.errors import ExperimentError, StorageError, TrainingError

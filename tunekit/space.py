@@ -128,6 +128,12 @@ def all_values(space: Space, key: str, default: Any = None) -> list[Any]:
     return [value for name, value in leaves(space) if name == key] or [default]
 
 
+def max_size_of(space: Space) -> int | None:
+    """Return the largest image_size that a space asks for, px: no photograph need be larger; None where it is open."""
+    sizes = all_values(space, "image_size")
+    return max(sizes) if all(isinstance(size, int) for size in sizes) else None
+
+
 def all_keys(space: Space) -> set[str]:
     """Return every key that some config of the space may have."""
     return {key for key, _ in leaves(space)}

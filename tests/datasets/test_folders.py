@@ -48,6 +48,18 @@ def test_sizes(pets, draw):
     assert load_dataset(pets).image_shape == (3, 64, 64)
 
 
+def test_photographs_are_as_large_as_a_search_needs_them(pets, photos):
+    assert load_dataset(photos, max_size=24).image_shape == (3, 24, 24)
+    assert load_dataset(photos, max_size=32).image_shape == load_dataset(photos, max_size=48).image_shape == (3, 32, 32)
+    Image.new("RGB", (30, 20)).save(pets / "cat/large.png")
+    assert load_dataset(pets, max_size=16).image_shape == (3, 16, 16)
+    assert load_dataset(pets, max_size=96).image_shape == (3, 96, 96)
+    assert load_dataset(pets, max_size=96, image_size=8).image_shape == (3, 8, 8)
+    assert load_dataset("digits", max_size=4).image_shape == (1, 8, 8)  # no photographs
+    with pytest.raises(ConfigError, match="max_size must be a whole number"):
+        load_dataset(pets, max_size=0)
+
+
 def test_resizing_crops_the_middle(pets):
     image = Image.new("RGB", (48, 12), "red")
     image.paste("blue", (18, 0, 30, 12))

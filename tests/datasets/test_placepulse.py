@@ -346,4 +346,6 @@ def test_the_real_images_and_their_scores_are_read(data):
 def test_its_options_are_keywords_with_defaults():
     parameters = inspect.signature(placepulse).parameters
     assert [p.default for p in parameters.values()][:5] == [None, "safer", None, False, None]
-    assert {field.name for field in dataclasses.fields(Preparation)} == {"image_size", "crop", "cut_bottom_px"}
+    assert {field.name for field in dataclasses.fields(Preparation)} == {
+        "image_size", "max_size", "crop", "cut_bottom_px",
+    }  # fmt: skip

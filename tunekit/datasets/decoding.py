@@ -16,7 +16,7 @@ from tunekit.datasets import store
 from tunekit.datasets.workers import Workers
 from tunekit.errors import DataError
 
-DEFAULT_SIZE_PX = 64  # where images are of unlike sizes and none was asked for
+DEFAULT_SIZE_PX = 64  # where images are of unlike sizes and nobody said how large they are to be
 NUM_HEADERS = 64  # are read before the first guess
 VERSION = 2  # raise it when the same file would give other pixels
 
@@ -47,12 +47,14 @@ class Preparation:
     """What is done to each image; `images.decode` says it in detail.
 
     Args:
-        image_size: px; None keeps the size if all have one, else takes 64.
+        image_size: px, the side of the square that images become; None keeps their size, if all have the same.
+        max_size: px, that square's where they have not, or are larger than it; None is 64, and no limit.
         crop: 0..1, the part of the central square that is kept.
         cut_bottom_px: px, cut off below.
     """
 
     image_size: int | None = None
+    max_size: int | None = None
     crop: float = 1.0
     cut_bottom_px: int = 0
 
@@ -109,11 +111,19 @@ def _agree(answers: list[dict[str, Any]], how: Preparation) -> tuple[list[int], 
     """Return the shape (height, width, channels) that all good images get, and the options that give it."""
     good = [answer for answer in answers if "problem" not in answer]
     sizes = {tuple(answer["size_px"]) for answer in good}
-    size = how.image_size or (DEFAULT_SIZE_PX if len(sizes) != 1 or how.crop != 1 else None)
+    size = _side(sizes, how)
     width, height = (size, size) if size else min(sizes)
     height -= 0 if size else how.cut_bottom_px
     num_channels = 1 if good and all(answer["is_grey"] for answer in good) else 3
-    return [max(height, 1), width, num_channels], vars(how) | {"image_size": size, "num_channels": num_channels}
+    options = {"image_size": size, "crop": how.crop, "cut_bottom_px": how.cut_bottom_px, "num_channels": num_channels}
+    return [max(height, 1), width, num_channels], options
+
+
+def _side(sizes: set[tuple[int, int]], how: Preparation) -> int | None:
+    """Return the side of the square that images of these sizes become; None where they stay as they are."""
+    if how.image_size is None and len(sizes) == 1 and how.crop == 1:
+        return how.max_size if how.max_size and min(min(sizes)) > how.max_size else None
+    return how.image_size or how.max_size or DEFAULT_SIZE_PX
 
 
 def _placed(

@@ -20,6 +20,7 @@ def load_folder(
     path: Path,
     *,
     image_size: int | None = None,
+    max_size: int | None = None,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
     split_seed: int = 0,
@@ -29,13 +30,13 @@ def load_folder(
 
     Args:
         path: the folder. A class is a folder's name; its images may lie in folders within it.
-        image_size, val_fraction, test_fraction, split_seed, on_bad_image: as in `load_dataset`.
+        image_size, max_size, val_fraction, test_fraction, split_seed, on_bad_image: as in `load_dataset`.
 
     Raises:
         DataError: one class only, an empty class, no images, or bad images: all of them, listed.
     """
     listing = list_folder(path)
-    decoded = read(listing, Preparation(image_size))
+    decoded = read(listing, Preparation(image_size, max_size))
     return finish(
         path.name, listing, decoded, on_bad_image,
         val_fraction=val_fraction, test_fraction=test_fraction, split_seed=split_seed,

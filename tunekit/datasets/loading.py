@@ -18,14 +18,19 @@ from tunekit.registry import Registry
 from tunekit.storage import as_place
 
 DATASETS: Registry[Callable[..., Dataset]] = Registry("dataset")
-NO_MATTER = ("data_dir", "download", "on_bad_image")  # a loader may leave these out: they change no pixel it has
+NO_MATTER = (
+    "data_dir",
+    "max_size",
+    "download",
+    "on_bad_image",
+)  # a loader may leave these out
 
 
 def register_dataset(name: str) -> Callable[[Callable[..., Dataset]], Callable[..., Dataset]]:
     """Return a decorator that makes a function a dataset's loader, so that `load_dataset(name)` calls it.
 
-    The function gets those of `load_dataset`'s arguments that it names (`data_dir`, `image_size`, `val_fraction`,
-    `test_fraction`, `split_seed`, `on_bad_image`, `download`) and any options of its own, all by keyword.
+    The function gets those of `load_dataset`'s arguments that it names (`data_dir`, `image_size`, `max_size`,
+    `val_fraction`, `test_fraction`, `split_seed`, `on_bad_image`, `download`) and any options of its own, by keyword.
 
     Args:
         name: what people call the dataset.
@@ -53,6 +58,7 @@ def load_dataset(
     *,
     data_dir: str | Path | None = None,
     image_size: int | None = None,
+    max_size: int | None = None,
     val_fraction: float | None = None,
     test_fraction: float | None = None,
     split_seed: int = 0,
@@ -68,7 +74,9 @@ def load_dataset(
             that name: write "./mnist" for the folder.
         data_dir: where a registered dataset's files lie, a path or a URL such as s3://bucket/data, of which each
             machine fetches a copy into its cache; "data" in the current folder when None.
-        image_size: px; images are resized to this square. None keeps their size, or takes 64 px where sizes differ.
+        image_size: px; images are resized to this square. None keeps their size, or takes max_size where sizes differ.
+        max_size: px; photographs that are all larger than this become a square of it; 64 where sizes differ and it is
+            None. `tunekit.run` gives the largest image_size of its space.
         val_fraction, test_fraction: 0..1, the share cut from train where the data has no val or test of its own; the
             loader's when None: 0.1 and 0.2, for placepulse 0.05 and 0.3.
         split_seed: fixes which images are cut.
@@ -93,11 +101,12 @@ def load_dataset(
     load, identity = _loader(name_or_path)
     if on_bad_image not in ("error", "skip"):
         raise ConfigError(f"on_bad_image must be 'error' or 'skip', but is {on_bad_image!r}")
-    if image_size is not None and not (isinstance(image_size, int) and 1 <= image_size <= 4096):
-        raise ConfigError(f"image_size must be a whole number of pixels from 1 to 4096, but is {image_size!r}")
+    for name, size in {"image_size": image_size, "max_size": max_size}.items():
+        if size is not None and not (isinstance(size, int) and 1 <= size <= 4096):
+            raise ConfigError(f"{name} must be a whole number of pixels from 1 to 4096, but is {size!r}")
     shared: dict[str, Any] = {
         "data_dir": None if data_dir is None else _absolute(data_dir),
-        "image_size": image_size, "val_fraction": val_fraction, "test_fraction": test_fraction,
+        "image_size": image_size, "max_size": max_size, "val_fraction": val_fraction, "test_fraction": test_fraction,
         "split_seed": split_seed, "on_bad_image": on_bad_image, "download": download,
     }  # fmt: skip
     accepted = _accepted(load, identity, shared, options)

@@ -44,6 +44,7 @@ def placepulse(
     crop_logo: bool = False,
     preprocessing: str | None = None,
     image_size: int | None = None,
+    max_size: int | None = None,
     val_fraction: float = 0.05,
     test_fraction: float = 0.30,
     split_seed: int = 0,
@@ -63,7 +64,9 @@ def placepulse(
         crop_logo: cut the 25 px footer off below.
         preprocessing: "resnet" scales the shorter side to 256 px, crops the central 224 and takes ImageNet's mean and
             deviation, as torchvision's weights want it; None scales and crops to a square of `image_size`.
-        image_size: px, the side of the square; 64 when None, and 224 with "resnet" (another keeps the part cropped).
+        image_size: px, the side of the square; max_size when None, and 224 with "resnet" (another keeps the part
+            cropped).
+        max_size: px; 64 when None.
         val_fraction, test_fraction, split_seed: as in `load_dataset`, but 0.05 and 0.30.
         on_bad_image: as in `load_dataset`; a scored place without an image counts as one.
         download: fetch it into data_dir (3 GB) if it is not there.
@@ -94,7 +97,7 @@ def placepulse(
     if len(listing.names) < 4:  # two scores to learn from, and one image each for val and test
         reason = f"has {len(listing.names)} images with a score for {STUDIES[study_id]!r}: train, val and test need 4"
         listing.faults.append(Problem(shown(str(listing.root)), reason))
-    how = Preparation(image_size or DEFAULT_SIZE_PX, cut_bottom_px=LOGO_PX if crop_logo else 0)
+    how = Preparation(image_size or max_size or DEFAULT_SIZE_PX, cut_bottom_px=LOGO_PX if crop_logo else 0)
     if preprocessing == "resnet":
         how = dataclasses.replace(how, image_size=image_size or RESNET_PX, crop=RESNET_PX / RESNET_SHORTER_PX)
     decoded = read(listing, how)

@@ -24,6 +24,7 @@ def load_table(
     split_column: str | None = None,
     task: str | None = None,
     image_size: int | None = None,
+    max_size: int | None = None,
     val_fraction: float = 0.1,
     test_fraction: float = 0.2,
     split_seed: int = 0,
@@ -37,7 +38,7 @@ def load_table(
         target_column: words or whole numbers are classes, other numbers are values, unless `task` says so.
         split_column: its values are train, val and test; None means "split" if there is such a column.
         task: "classification" or "regression"; None decides by the targets.
-        image_size, val_fraction, test_fraction, split_seed, on_bad_image: as in `load_dataset`.
+        image_size, max_size, val_fraction, test_fraction, split_seed, on_bad_image: as in `load_dataset`.
 
     Raises:
         ConfigError: `task` is none of the two.
@@ -46,7 +47,7 @@ def load_table(
     listing = list_table(
         path, path_column=path_column, target_column=target_column, split_column=split_column, task=task
     )
-    decoded = read(listing, Preparation(image_size))
+    decoded = read(listing, Preparation(image_size, max_size))
     return finish(
         path.stem, listing, decoded, on_bad_image,
         val_fraction=val_fraction, test_fraction=test_fraction, split_seed=split_seed,
