@@ -1,8 +1,12 @@
 """The epoch loop: what it measures, that it learns, and that a stop in the middle changes nothing."""
 
+import ctypes
 import dataclasses
 import itertools
 import math
+import mmap
+import os
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from torch import nn
 from tunekit import checkpoint, feeds
 from tunekit.backbones import build_model
 from tunekit.config import complete
-from tunekit.datasets import Dataset, load_dataset
+from tunekit.datasets import Dataset, load_dataset, open_dataset, publish
 from tunekit.feeds import Feed, balancing_weights
 from tunekit.training import derive_seed, loss_of, measure, predict, train
 
@@ -247,6 +251,43 @@ def test_micro_batches_take_less_memory_at_once():
 
     next(train(make_config(backbone=watched, batch_size=64, micro_batches=4), digits()))
     assert max(largest[:13]) == 16  # 200 images in 13 parts; then those of val
+
+
+def pages_in_memory(path):
+    """Return, for each page of a file, whether Linux has it in memory: see mincore(2)."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        bytes_of = np.frombuffer(mapped, np.uint8)
+        found = np.zeros(-(-len(bytes_of) // mmap.PAGESIZE), np.uint8)
+        where = ctypes.c_void_p(bytes_of.ctypes.data), ctypes.c_size_t(len(bytes_of))
+        assert ctypes.CDLL(None).mincore(*where, found.ctypes.data_as(ctypes.c_void_p)) == 0
+        del bytes_of
+    return found & 1 == 1
+
+
+def test_of_a_dataset_larger_than_memory_what_comes_next_is_read_meanwhile(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(feeds, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(feeds, "BLOCK_BYTES", 64 * 4096)
+    monkeypatch.setattr(feeds, "WINDOW_BYTES", 512 * 4096)
+    images = np.random.default_rng(0).integers(0, 256, (6000, 64, 64), np.uint8)  # a page of memory each
+    dataset = open_dataset(publish(Dataset.from_arrays(train=(images, np.arange(6000) % 10))))
+    feed = feeds.Feed(complete({"backbone": "mlp", "batch_size": 16}), dataset, dataset.train, torch.device("cpu"))
+    pool = dataset.train.all_images
+    with open(pool.filename, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if pages_in_memory(pool.filename).mean() > 0.1:
+        pytest.skip("this file system keeps its files in memory")
+    torch.manual_seed(0)
+    order = feed.rows[feed._order()].numpy()
+    torch.manual_seed(0)
+    next(feed.shuffled())
+    following = (pool.offset + order[512:1024] * 4096) // mmap.PAGESIZE
+    until = time.monotonic() + 30
+    while not pages_in_memory(pool.filename)[following].all() and time.monotonic() < until:
+        time.sleep(0.01)
+    found = pages_in_memory(pool.filename)
+    assert found[following].all() and found.mean() < 0.6
 
 
 def test_a_dataset_larger_than_memory_is_read_in_blocks(monkeypatch):

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 
 from tunekit.datasets.base import Dataset, Split
+from tunekit.memory import usable_memory
 from tunekit.preprocessing import Preprocessing, draw_mirrored
 
 GPU_SHARE = 0.4  # of a GPU's free memory, at most, holds a dataset whole
 BYTES_AHEAD = 2**26  # of pinned memory, at most, for the batch that is on its way to a GPU
-MEMORY_SHARE = 0.5  # of the machine's memory; a dataset that is larger is streamed from the disk
-BLOCK_BYTES, WINDOW_BYTES = 2**22, 2**30  # read in one go, and shuffled together, of such a dataset
+MEMORY_SHARE = 0.5  # of the memory that may be used; a dataset that is larger is streamed from the disk
+BLOCK_BYTES, WINDOW_BYTES = 2**22, 2**30  # lie together, and are shuffled together, of such a dataset
+ASKED_BYTES = 2**17  # in one go: Linux reads no more ahead than its disk's read_ahead_kb, whatever it is asked for
 
 
 class Feed:
@@ -41,6 +43,7 @@ class Feed:
         if features is None:
             self.inputs, self.targets = torch.from_numpy(split.all_images), torch.from_numpy(split.all_targets)
             self.rows = torch.from_numpy(split.rows)
+            self.images_file = split.all_images if isinstance(split.all_images, np.memmap) else None
         else:
             self.inputs, self.targets = features, torch.from_numpy(split.targets)
             self.rows = torch.arange(self.num_images)
@@ -48,7 +51,7 @@ class Feed:
             self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
             self.rows = self.rows.to(device)
         large = features is None and self.weights is None and self.inputs.device.type == "cpu"
-        large = large and self.inputs.nbytes > MEMORY_SHARE * memory_bytes()
+        large = large and self.inputs.nbytes > MEMORY_SHARE * usable_memory()
         self.window = max(1, WINDOW_BYTES // self.inputs[0].numel()) if large else 0  # images; 0 where all fit
 
     @property
@@ -62,7 +65,7 @@ class Feed:
         rows = self.rows[self._order().to(self.rows.device)]
         for start, end in itertools.pairwise([*starts, self.num_images]):
             if self.window and start // self.window != (start - self.batch_size) // self.window:
-                self._read(rows[start // self.window * self.window :][: self.window])
+                self._read_ahead(rows[start // self.window * self.window :][: 2 * self.window])
             yield self._batch(rows[start:end], training=True)
 
     def _order(self) -> torch.Tensor:
@@ -75,10 +78,16 @@ class Feed:
         mixed = torch.cat([blocks[number] for number in torch.randperm(len(blocks))])
         return torch.cat([part[torch.randperm(len(part))] for part in mixed.split(self.window)])
 
-    def _read(self, rows: torch.Tensor) -> None:
-        """Read images from the disk in the order in which they lie there, so that they are in memory when needed."""
-        for block in rows.sort().values.split(max(1, BLOCK_BYTES // self.inputs[0].numel())):
-            self.inputs[block]
+    def _read_ahead(self, rows: torch.Tensor) -> None:
+        """Have the system read images from their file meanwhile, in the order in which they lie there."""
+        if self.images_file is None or not len(rows) or not hasattr(os, "posix_fadvise"):
+            return
+        size = self.inputs[0].numel()
+        with open(self.images_file.filename, "rb") as file:
+            for block in rows.sort().values.split(max(1, BLOCK_BYTES // size)):
+                first, end = (self.images_file.offset + int(row) * size for row in (block[0], block[-1] + 1))
+                for at in range(first, end, ASKED_BYTES):
+                    os.posix_fadvise(file.fileno(), at, min(ASKED_BYTES, end - at), os.POSIX_FADV_WILLNEED)
 
     def in_order(self, most_pixels: int = 2**19) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (inputs, targets) in the split's order, in batches as large as the caches like."""
@@ -102,11 +111,6 @@ class Feed:
         if self.device.type == "cuda" and part.device.type == "cpu" and part.nbytes < BYTES_AHEAD:
             part = part.pin_memory()
         return part.to(self.device, non_blocking=True)
-
-
-def memory_bytes() -> int:
-    """Return how much memory the machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def balancing_weights(targets: np.ndarray, task: str) -> torch.Tensor:

@@ -16,14 +16,12 @@ from tunekit.arithmetic import machine
 from tunekit.cluster import OBJECT_STORE_BYTES
 from tunekit.datasets.store import cache_folder, make_room
 from tunekit.errors import TunekitError
-from tunekit.feeds import memory_bytes
+from tunekit.memory import CGROUPS, text_of, usable_memory
 from tunekit.scratch import short_folder
 from tunekit.session import LEAST_ROOM
 from tunekit.storage import is_url
 
-GROUPS = Path("/sys/fs/cgroup")  # of version 2, then of version 1: what a container may use
 CPU_LIMITS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
-MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 LITTLE_BYTES = 2**30  # of a disk, or of memory: below it somebody should know
 LEAST_FILES = 1024  # that a process may open: Ray opens some for every worker
 SHARED = Path("/dev/shm")
@@ -62,23 +60,10 @@ def usable_cores() -> float:
     """Return how many cores this process may use: those that it may run on, or as many as its container's share is."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for names in CPU_LIMITS:
-        words = " ".join(_text(GROUPS / name) for name in names).split()
+        words = " ".join(text_of(CGROUPS / name) for name in names).split()
         if len(words) == 2 and words[0].isdigit() and int(words[1]):
             return min(cores, int(words[0]) / int(words[1]))
     return cores
-
-
-def usable_memory() -> int:
-    """Return how many bytes of memory this process may use: the machine's, or its container's."""
-    limits = [int(text) for name in MEMORY_LIMITS if (text := _text(GROUPS / name)).isdigit()]
-    return min([memory_bytes(), *limits])
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _cores(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -100,7 +85,7 @@ def _cores(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def _memory() -> Iterator[Finding]:
     whole = usable_memory()
-    lines = [line.split() for line in _text(Path("/proc/meminfo")).splitlines()]
+    lines = [line.split() for line in text_of(Path("/proc/meminfo")).splitlines()]
     free = next((int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:"), whole)
     little = min(free, whole) < LITTLE_BYTES
     problem = "less than 1 GiB of memory is free: Ray alone takes most of that; end what takes it" if little else ""

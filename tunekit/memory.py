@@ -1,4 +1,4 @@
-"""Memory that a training step frees and the next one takes again: kept by the process, where the C library can.
+"""How much memory there is; and what a training step frees stays with the process, for the next, where it can.
 
 glibc gives large blocks back to the system as they are freed, which clears every page of them before it gives them out
 again: on two virtual cores that is a third of a training step of the `cnn`. Pages of 2 MB instead of 4 KB are a tenth
@@ -8,12 +8,29 @@ Allocation Tunables (glibc.malloc.hugetlb), which a process reads when it begins
 
 import ctypes
 import os
+from pathlib import Path
 from typing import Any
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
 MOST = 2**30  # bytes: what is larger still comes from the system each time, and goes back
 FOR_THE_NEXT = 2**28  # bytes, at most, that a worker keeps from one trial to the next
 TUNABLES = "GLIBC_TUNABLES"
+CGROUPS = Path("/sys/fs/cgroup")  # of version 2, then of version 1: what a container may use
+LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+
+
+def usable_memory() -> int:
+    """Return how many bytes of memory this process may use: the machine's, or its container's."""
+    limits = [int(text) for name in LIMITS if (text := text_of(CGROUPS / name)).isdigit()]
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *limits])
+
+
+def text_of(path: Path) -> str:
+    """Return what a file of the system says; nothing where there is none."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 def large_pages() -> str:
