@@ -29,7 +29,7 @@ Choices = dict[str, dict[str, str]]  # "cnn None auto auto" -> precision and mem
 Speeds = dict[str, float]  # "bfloat16 channels_last" -> training images per second
 GAIN = 1.1  # how much faster a lower precision has to be to be worth its rounding
 LEAST_S, LEAST_STEPS = 0.15, 3  # each candidate is timed for so long, or a single step where that takes longer
-MOST_VALUES = 2**19  # of a batch: 42 photographs of 64 px, 4 of 224 px; a step of a large model takes a second or two
+MOST_VALUES = 2**19  # of a batch, on a CPU: 42 photographs of 64 px, 4 of 224 px; a large model's step takes a second
 NO_BFLOAT16 = "AVX2"  # a processor that emulates it, at a tenth of float32's speed; to time that takes up to 10 s
 
 
@@ -114,6 +114,8 @@ def measure(config: dict[str, Any], dataset: Any, device: torch.device) -> Speed
     finally:
         torch.set_num_threads(threads)
         memory.give_back()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
     return found
 
 
@@ -130,7 +132,7 @@ def _steps(
 ) -> float:
     config = {**config, "precision": precision, "memory_format": layout, "pretrained": False}
     shape = image_shape(config, dataset)
-    count = _batch_size(shape)
+    count = _batch_size(config, shape, device)
     model = build_model(config, dataset).to(device).to(memory_format=memory_format_of(config)).train()
     images = torch.randn(count, *shape, device=device).contiguous(memory_format=memory_format_of(config))
     regression = dataset.task == "regression"
@@ -145,16 +147,16 @@ def _steps(
             torch.cuda.synchronize(device)
         return time.perf_counter() - began
 
-    first = step()  # slower than the rest: memory is taken, kernels are chosen
+    step()  # slower than the rest: memory is taken, kernels are chosen
     taken = [step()]
-    while first < LEAST_S and (len(taken) < LEAST_STEPS or sum(taken) < LEAST_S):
+    while taken[0] < LEAST_S and (len(taken) < LEAST_STEPS or sum(taken) < LEAST_S):
         taken.append(step())
     return count / min(taken)
 
 
-def _batch_size(shape: tuple[int, ...]) -> int:
-    """Return how many images are timed: near what trials train on, since a few are as fast in either precision."""
-    return max(4, min(64, MOST_VALUES // math.prod(shape)))
+def _batch_size(config: dict[str, Any], shape: tuple[int, ...], device: torch.device) -> int:
+    """Return how many images are timed: on a GPU what trials train on, else near it; few are as fast in either."""
+    return config["batch_size"] if device.type == "cuda" else max(4, min(64, MOST_VALUES // math.prod(shape)))
 
 
 def _name(config: dict[str, Any]) -> str:
@@ -169,7 +171,7 @@ def _key(config: dict[str, Any], dataset: Any, device: torch.device) -> str:
     if source is None:
         return ""
     shape, train = image_shape(config, dataset), config["freeze"] or "all"
-    timed = [_batch_size(shape), *shape]
+    timed = [_batch_size(config, shape, device), *shape]
     return json.dumps([machine(device), torch.__version__, label_of(backbone), source, timed, train, dataset.task])
 
 

@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,8 @@ class Feed:
         if features is None:
             self.inputs, self.targets = torch.from_numpy(split.all_images), torch.from_numpy(split.all_targets)
             self.rows = torch.from_numpy(split.rows)
-            self.images_file = split.all_images if isinstance(split.all_images, np.memmap) else None
+            pool = split.all_images
+            self.file = (pool.filename, pool.offset) if isinstance(pool, np.memmap) and pool.filename else None
         else:
             self.inputs, self.targets = features, torch.from_numpy(split.targets)
             self.rows = torch.arange(self.num_images)
@@ -80,12 +82,12 @@ class Feed:
 
     def _read_ahead(self, rows: torch.Tensor) -> None:
         """Have the system read images from their file meanwhile, in the order in which they lie there."""
-        if self.images_file is None or not len(rows) or not hasattr(os, "posix_fadvise"):
+        if self.file is None or not len(rows) or not hasattr(os, "posix_fadvise"):
             return
-        size = self.inputs[0].numel()
-        with open(self.images_file.filename, "rb") as file:
+        (path, offset), size = self.file, self.inputs[0].numel()
+        with suppress(OSError), open(path, "rb") as file:  # it may have been cleared: its pages are mapped still
             for block in rows.sort().values.split(max(1, BLOCK_BYTES // size)):
-                first, end = (self.images_file.offset + int(row) * size for row in (block[0], block[-1] + 1))
+                first, end = (offset + int(row) * size for row in (block[0], block[-1] + 1))
                 for at in range(first, end, ASKED_BYTES):
                     os.posix_fadvise(file.fileno(), at, min(ASKED_BYTES, end - at), os.POSIX_FADV_WILLNEED)
 

@@ -15,7 +15,7 @@ from tunekit.datasets.base import Dataset
 from tunekit.space import Space, all_values, default_config
 
 HEADROOM = 1.15  # times what was measured: cuDNN's workspaces, and what the allocator cannot put back together
-NUM_BATCHES = 3
+NUM_BATCHES, MOST_VAL = 3, 4096  # of train; images of val, more than its largest batches have
 UNEQUAL = 0.5  # of the most memory: backbones that need less than this of it are told of
 
 
@@ -70,10 +70,10 @@ def measure(
     device = torch.device("cuda")
     found = {}
     for label, config in configs.items():
-        few = {part: getattr(dataset, part) for part in ("train", "val")}
         rows = NUM_BATCHES * config["batch_size"]
-        few = {name: replace(split, rows=split.rows[:rows]) for name, split in few.items()}
-        part = replace(dataset, **few, fingerprint=f"{dataset.fingerprint}-{rows}")  # its features are not the whole's
+        train = replace(dataset.train, rows=dataset.train.rows[:rows])
+        val = replace(dataset.val, rows=dataset.val.rows[:MOST_VAL])
+        part = replace(dataset, train=train, val=val, fingerprint=f"{dataset.fingerprint}-{rows}")  # other features
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         whole = settled(complete(config), choices, device)
