@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,17 +49,19 @@ def frozen_features(
     if config["freeze"] != "backbone" or "crop" in config["augment"]:
         return None
     path = head_of(model)
-    head = model.get_submodule(path)
+    head, folder = model.get_submodule(path), cache_folder() / "features"
+    key = _key(model, path, config, dataset, device)
+    with suppress(OSError):  # which another process may delete meanwhile
+        if key and _is_whole(folder / key):
+            return _open(folder / key, head)
     example = _example(model, path, config, dataset, device)
     if example is None:
         return None
     num_images = {part: dataset.num_images[part] * (1 + _mirrors(part, config)) for part in PARTS}
     num_bytes = 4 * example.numel() * sum(num_images.values())
-    folder = cache_folder() / "features"
     make_room(num_bytes)
     if num_bytes > FREE_SHARE * shutil.disk_usage(folder).free:
         return None
-    key = _key(model, path, config, dataset, device)
     try:
         if not key:
             with tempfile.TemporaryDirectory(dir=folder, prefix=".new-", ignore_cleanup_errors=True) as made:
