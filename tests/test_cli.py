@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -98,6 +99,21 @@ def test_describe_prints_the_layers_with_their_output_shapes(command):
     answer = command("describe", "lenet", "--image-size", "28", "--channels", "1")
     assert "(6, 28, 28)" in answer.stdout
     assert "61,706" in answer.stdout
+    assert re.search(
+        r"^float32 channels_last: [1-9][\d,]* images/s trained by one (core|GPU) here$", answer.stdout, re.M
+    )
+
+
+def test_the_cache_is_listed_and_cleared(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tunekit.datasets.publish(tunekit.load_dataset("digits"))
+    listed = command("cache", "list").stdout
+    assert re.search(r"^datasets .* 1797 images +digits$", listed, re.M) and f"GB in {tmp_path}" in listed.replace(
+        "\n", ""
+    )
+    assert "GB freed" in command("cache", "clear").stdout
+    assert "digits" not in command("cache").stdout
+    assert "got 'empty'" in command("cache", "empty").stderr
 
 
 def test_lists(command):
