@@ -63,7 +63,7 @@ def _compare(work: Work, num_pairs: int, runs: list[dict[str, Any]]) -> list[dic
     return [
         measure.row(f"{name}, whole call", whole, f"at least {LEAST}", lambda share: share >= LEAST, note=used),
         measure.row(f"{name}, first trial's start to last one's end", trials),
-        measure.row(f"{name}, whole call, against a bare loop that keeps its memory too", kept),
+        measure.row(f"{name}, whole call, beside a bare loop with its memory, denormals, batch norm", kept),
         measure.row(f"{name}, the bare loop, whole call", speeds, unit="images/s"),
     ]
 
