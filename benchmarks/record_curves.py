@@ -24,7 +24,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # before torch is imported, here and in the workers
+# Before torch is imported, here and in the workers.
+os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} if __name__ == "__main__" else {}
 
 import numpy as np
 import pandas as pd

@@ -18,6 +18,7 @@ from tunekit import choice, grid, loguniform, randint, training
 from tunekit.arithmetic import settled
 from tunekit.config import complete
 from tunekit.ledger import Ledger
+from tunekit.reproduction import call_of
 from tunekit.samplers import searchers
 from tunekit.schedulers import schedulers
 
@@ -278,6 +279,9 @@ def test_photographs_of_unlike_sizes_are_as_large_as_the_space_asks_for(tmp_path
     options = {"max_epochs": 1, "verbose": 0, "folder": tmp_path / "experiments"}
     searched = tunekit.run({**space, "batch_size": 4}, tmp_path / "photos", num_trials=1, **options)
     assert searched.described_dataset.image_shape == (3, 72, 72)
+    told = call_of(searched.asked, searched.dataset_source, {}, "again")
+    small = call_of(searched.asked, {**searched.dataset_source, "max_size": None}, {}, "again")
+    assert "load_dataset" not in told and "load_dataset(" in small  # with the same call as it was
     assert searched.test()["test_accuracy"] >= 0
     trained = tunekit.train({"backbone": "mlp", "image_size": 80, "batch_size": 4}, tmp_path / "photos", **options)
     assert trained.described_dataset.image_shape == (3, 80, 80)

@@ -12,7 +12,17 @@ from tunekit.config import DEFAULTS
 from tunekit.distributions import choice, contains, grid, in_words, loguniform, middle, randint, uniform
 from tunekit.errors import SpaceError
 from tunekit.grids import grid_configs
-from tunekit.space import all_keys, all_values, check_space, default_config, draw_config, has_grid, labels, params_of
+from tunekit.space import (
+    all_keys,
+    all_values,
+    check_space,
+    default_config,
+    draw_config,
+    has_grid,
+    labels,
+    max_size_of,
+    params_of,
+)
 from tunekit.space_json import as_json, space_from_json
 
 
@@ -151,6 +161,24 @@ def test_a_config_outside_the_space_is_an_error(change, text):
     assert len(params_of(NESTED, {**inside, "freeze": None})) == 6
     with pytest.raises(SpaceError, match=text):
         params_of(NESTED, {**inside, "freeze": None, **change})
+
+
+@pytest.mark.parametrize(
+    ("space", "size"),
+    [
+        ({"image_size": 224}, 224),
+        ({"image_size": choice([64, 128])}, 128),
+        ({"image_size": randint(16, 96)}, 96),
+        ({"image_size": choice([None, 224])}, None),
+        ({"backbone": choice([{"name": "resnet18", "image_size": 224}, "cnn"])}, None),
+        ({"image_size": True}, None),
+        ({"image_size": 0}, None),
+        ({"lr": 0.1}, None),
+    ],
+    ids=str,
+)
+def test_the_largest_image_size_of_a_space(space, size):
+    assert max_size_of(space) == size
 
 
 def test_the_default_config_takes_the_defaults_that_the_space_allows():

@@ -264,11 +264,12 @@ def pages_in_memory(path):
     return found & 1 == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="nothing is read ahead here")
 def test_of_a_dataset_larger_than_memory_what_comes_next_is_read_meanwhile(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(feeds, "MEMORY_SHARE", 0.0)
     monkeypatch.setattr(feeds, "BLOCK_BYTES", 64 * 4096)
-    monkeypatch.setattr(feeds, "WINDOW_BYTES", 512 * 4096)
+    monkeypatch.setattr(feeds, "WINDOW_BYTES", 500 * 4096)  # no whole number of blocks
     images = np.random.default_rng(0).integers(0, 256, (6000, 64, 64), np.uint8)  # a page of memory each
     dataset = open_dataset(publish(Dataset.from_arrays(train=(images, np.arange(6000) % 10))))
     feed = feeds.Feed(complete({"backbone": "mlp", "batch_size": 16}), dataset, dataset.train, torch.device("cpu"))
@@ -281,13 +282,15 @@ def test_of_a_dataset_larger_than_memory_what_comes_next_is_read_meanwhile(monke
     torch.manual_seed(0)
     order = feed.rows[feed._order()].numpy()
     torch.manual_seed(0)
-    next(feed.shuffled())
-    following = (pool.offset + order[512:1024] * 4096) // mmap.PAGESIZE
+    batches = feed.shuffled()
+    for _ in range(33):  # to the second window
+        next(batches)
+    following = (pool.offset + order[1000:1500] * 4096) // mmap.PAGESIZE
     until = time.monotonic() + 30
     while not pages_in_memory(pool.filename)[following].all() and time.monotonic() < until:
         time.sleep(0.01)
     found = pages_in_memory(pool.filename)
-    assert found[following].all() and found.mean() < 0.6
+    assert found[following].all() and found.mean() < 0.5  # a third is asked for; and what lies around what was used
     os.unlink(pool.filename)  # as `tunekit cache clear` does: what is mapped stays
     assert sum(len(targets) for _, targets in feed.shuffled()) == len(dataset.train)
 

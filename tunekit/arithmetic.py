@@ -156,7 +156,9 @@ def _steps(
 
 def _batch_size(config: dict[str, Any], shape: tuple[int, ...], device: torch.device) -> int:
     """Return how many images are timed: on a GPU what trials train on, else near it; few are as fast in either."""
-    return config["batch_size"] if device.type == "cuda" else max(4, min(64, MOST_VALUES // math.prod(shape)))
+    if device.type == "cuda":
+        return math.ceil(config["batch_size"] / config["micro_batches"])
+    return max(4, min(64, MOST_VALUES // math.prod(shape)))
 
 
 def _name(config: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ def check_keys(space: Space) -> None:
             "space, or leave momentum out"
         )
     augments = [value for value in all_values(space, "augment", DEFAULTS["augment"]) if "crop" in str(value)]
-    if augments and set(all_values(space, "freeze", DEFAULTS["freeze"])) == {"backbone"}:
+    if augments and "freeze" in space and set(all_values(space, "freeze")) == {"backbone"}:
         raise ConfigError(
             f"augment {augments[0]!r} moves the images, so that a frozen backbone would be computed for all of them in "
             "every epoch: with freeze 'backbone' use augment 'none' or 'flip', whose features are kept"

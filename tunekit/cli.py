@@ -170,7 +170,7 @@ def _search(
     from tunekit.spaces import find_space
 
     searched = _space(space or _space_of(dataset), constant)
-    size = max_size_of(find_space(searched))
+    size = max_size_of(find_space(searched)) if option else None
     return tunekit.run(
         searched, _dataset(dataset, size, option, data_dir, split_seed, on_bad_image), data_dir=data_dir,
         split_seed=split_seed, on_bad_image=on_bad_image, gpus_per_trial=_gpus(gpus_per_trial), **others,

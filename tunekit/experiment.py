@@ -144,7 +144,8 @@ def run(  # type: ignore[misc]  # the second signature leaves the others to this
               "cpus_per_trial": cpus_per_trial, "gpus_per_trial": gpus_per_trial, "trial_timeout_s": trial_timeout_s,
               "tracker": trackers}  # fmt: skip
     check_limits(limits)
-    size = max_size_of(find_space(space)) if train is None else None
+    space = find_space(space)
+    size = max_size_of(space) if train is None else None
     data = load_dataset(dataset, data_dir=data_dir, max_size=size, split_seed=split_seed, on_bad_image=on_bad_image)
     asked = check_asked(space, data, metric, mode, max_epochs, searcher, scheduler, start_from, train, seed)
     if dry_run:

@@ -17,6 +17,7 @@ GPU_SHARE = 0.4  # of a GPU's free memory, at most, holds a dataset whole
 BYTES_AHEAD = 2**26  # of pinned memory, at most, for the batch that is on its way to a GPU
 MEMORY_SHARE = 0.5  # of the memory that may be used; a dataset that is larger is streamed from the disk
 BLOCK_BYTES, WINDOW_BYTES = 2**22, 2**30  # lie together, and are shuffled together, of such a dataset
+WINDOW_SHARE = 1 / 32  # of the memory, at most: two are in it at once, for each trial
 ASKED_BYTES = 2**17  # in one go: Linux reads no more ahead than its disk's read_ahead_kb, whatever it is asked for
 
 
@@ -54,7 +55,8 @@ class Feed:
             self.rows = self.rows.to(device)
         large = features is None and self.weights is None and self.inputs.device.type == "cpu"
         large = large and self.inputs.nbytes > MEMORY_SHARE * usable_memory()
-        self.window = max(1, WINDOW_BYTES // self.inputs[0].numel()) if large else 0  # images; 0 where all fit
+        window = min(WINDOW_BYTES, WINDOW_SHARE * usable_memory())
+        self.window = max(1, int(window) // self.inputs[0].numel()) if large else 0  # images; 0 where all fit
 
     @property
     def num_steps(self) -> int:
@@ -86,8 +88,10 @@ class Feed:
             return
         (path, offset), size = self.file, self.inputs[0].numel()
         with suppress(OSError), open(path, "rb") as file:  # it may have been cleared: its pages are mapped still
-            for block in rows.sort().values.split(max(1, BLOCK_BYTES // size)):
-                first, end = (offset + int(row) * size for row in (block[0], block[-1] + 1))
+            rows = rows.sort().values
+            gaps = (rows.diff() * size > BLOCK_BYTES).nonzero().flatten() + 1  # between what is not wanted now
+            for near in rows.tensor_split(gaps):
+                first, end = (offset + int(row) * size for row in (near[0], near[-1] + 1))
                 for at in range(first, end, ASKED_BYTES):
                     os.posix_fadvise(file.fileno(), at, min(ASKED_BYTES, end - at), os.POSIX_FADV_WILLNEED)
 

@@ -15,7 +15,7 @@ from tunekit.datasets.base import Dataset
 from tunekit.space import Space, all_values, default_config
 
 HEADROOM = 1.15  # times what was measured: cuDNN's workspaces, and what the allocator cannot put back together
-NUM_BATCHES, MOST_VAL = 3, 4096  # of train; images of val, more than its largest batches have
+NUM_BATCHES, MOST_VAL = 3, 4096  # of train; images of val: its largest batches, of 12 px or more
 UNEQUAL = 0.5  # of the most memory: backbones that need less than this of it are told of
 
 
@@ -73,7 +73,7 @@ def measure(
         rows = NUM_BATCHES * config["batch_size"]
         train = replace(dataset.train, rows=dataset.train.rows[:rows])
         val = replace(dataset.val, rows=dataset.val.rows[:MOST_VAL])
-        part = replace(dataset, train=train, val=val, fingerprint=f"{dataset.fingerprint}-{rows}")  # other features
+        part = replace(dataset, train=train, val=val, fingerprint=f"{dataset.fingerprint}-{rows}-{MOST_VAL}")
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         whole = settled(complete(config), choices, device)

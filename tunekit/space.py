@@ -129,9 +129,9 @@ def all_values(space: Space, key: str, default: Any = None) -> list[Any]:
 
 
 def max_size_of(space: Space) -> int | None:
-    """Return the largest image_size that a space asks for, px: no photograph need be larger; None where it is open."""
-    sizes = all_values(space, "image_size")
-    return max(sizes) if all(isinstance(size, int) for size in sizes) else None
+    """Return the largest image_size of a space, px, which photographs need not exceed; None where a config has none."""
+    sizes = all_values(space, "image_size") if "image_size" in space else [None]
+    return max(sizes) if all(type(size) is int and 1 <= size <= 4096 for size in sizes) else None
 
 
 def all_keys(space: Space) -> set[str]:

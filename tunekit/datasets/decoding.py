@@ -48,7 +48,7 @@ class Preparation:
 
     Args:
         image_size: px, the side of the square that images become; None keeps their size, if all have the same.
-        max_size: px, that square's where they have not, or are larger than it; None is 64, and no limit.
+        max_size: px, that side where sizes differ (64 when None), or where all have one that is larger.
         crop: 0..1, the part of the central square that is kept.
         cut_bottom_px: px, cut off below.
     """

@@ -18,12 +18,8 @@ from tunekit.registry import Registry
 from tunekit.storage import as_place
 
 DATASETS: Registry[Callable[..., Dataset]] = Registry("dataset")
-NO_MATTER = (
-    "data_dir",
-    "max_size",
-    "download",
-    "on_bad_image",
-)  # a loader may leave these out
+NO_MATTER = ("data_dir", "max_size", "download", "on_bad_image")  # loaders may leave these out, having no use for them
+LEFT_OUT = ("max_size", "val_fraction", "test_fraction")  # where they are None: a loader has a default of its own
 
 
 def register_dataset(name: str) -> Callable[[Callable[..., Dataset]], Callable[..., Dataset]]:
@@ -75,8 +71,8 @@ def load_dataset(
         data_dir: where a registered dataset's files lie, a path or a URL such as s3://bucket/data, of which each
             machine fetches a copy into its cache; "data" in the current folder when None.
         image_size: px; images are resized to this square. None keeps their size, or takes max_size where sizes differ.
-        max_size: px; photographs that are all larger than this become a square of it; 64 where sizes differ and it is
-            None. `tunekit.run` gives the largest image_size of its space.
+        max_size: px; images of a folder or table become squares of this where their sizes differ (64 when None), or
+            where all have one size that is larger. `tunekit.run` gives the largest image_size of its space.
         val_fraction, test_fraction: 0..1, the share cut from train where the data has no val or test of its own; the
             loader's when None: 0.1 and 0.2, for placepulse 0.05 and 0.3.
         split_seed: fixes which images are cut.
@@ -194,7 +190,7 @@ def _accepted(
     for name, value in shared.items():
         if name not in names and not takes_all and name not in NO_MATTER and value != defaults[name].default:
             raise ConfigError(f"dataset {identity!r} does not take {name}={value!r}; it takes {', '.join(names)}")
-    given = {name: value for name, value in shared.items() if value is not None or not name.endswith("_fraction")}
+    given = {name: value for name, value in shared.items() if value is not None or name not in LEFT_OUT}
     return {name: value for name, value in given.items() if name in names or takes_all} | options
 
 
