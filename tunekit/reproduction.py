@@ -44,10 +44,8 @@ def call_of(asked: dict[str, Any], source: dict[str, Any], limits: dict[str, Any
     said |= {} if trained else {key: limits[key] for key in LIMITS if limits.get(key) not in UNSAID}
     options = {key: value for key, value in source.items() if key not in ("name_or_path", "download")}
     own = {key: value for key, value in options.items() if key not in (*SHARED, "max_size") and value is not None}
-    size = (
-        None if asked["train"] else max_size_of(space_from_json(asked["space"], named=True))
-    )  # which `run` gives by itself
-    if own or (source and source.get("max_size") != size):
+    by_itself = None if asked["train"] else max_size_of(space_from_json(asked["space"], named=True))
+    if own or (source and source.get("max_size") != by_itself):
         data = f"tunekit.load_dataset({_arguments([_quoted(source['name_or_path'])], options)})"
     else:
         data = _quoted(source["name_or_path"]) if source else "dataset"
