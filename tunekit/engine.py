@@ -39,7 +39,19 @@ class PatientController(TuneController):
 
     Ray's own gives the free worker to the trial that waits for the new one, and ends the new one. Where trials take
     less time than the start of a worker, some seconds, a single worker would do all of them.
+
+    It tells RayCallback of the workers that are being started or given another trial too, of which Ray's own says
+    nothing: they may hang as others do.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for callback in options["callbacks"]:
+            callback.workers_of_trials = self._workers_of_trials
+
+    def _workers_of_trials(self) -> dict[Any, Any]:
+        live = self._actor_manager._live_actors_to_ray_actors_resources
+        return {trial: live[worker][0] for trial, worker in self._trial_to_actor.items() if worker in live}
 
     def _maybe_reuse_cached_actor(self, trial: Any) -> bool:
         worker = self._trial_to_actor.get(trial)

@@ -105,7 +105,8 @@ def run(  # type: ignore[misc]  # the second signature leaves the others to this
             with a training loop of one's own it is one.
         seed: fixes the proposals and each trial's random numbers.
         split_seed: fixes which images are train, val and test.
-        trial_timeout_s: a trial that ends no epoch for so many seconds is killed and tried again; None is for ever.
+        trial_timeout_s: a trial that ends no epoch for so many seconds is killed and tried again, one whose worker is
+            being started after two minutes at the soonest; None is for ever.
         on_bad_image: "error", or "skip" to leave unreadable images out.
         keep_best: how many of the best trials keep their checkpoint.
         tracker: one name or several: "tensorboard" or "wandb" gets every epoch of every trial, a run for each trial.

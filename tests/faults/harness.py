@@ -84,6 +84,7 @@ def families(quick: bool) -> dict[str, Family]:
         "train": Family("tunekit.train killed at random", kills.train_kills, 100, 20, 6),
         "worker": Family("one worker killed", kills.worker_kills, 100, 20, 5),
         "hung": Family("one worker stopped (SIGSTOP)", kills.hung_workers, 4, 2),
+        "hung-between": Family("workers that hang as they start, or change trials", one(kills.hung_between_trials)),
         "ways": Family("exits, segmentation fault, exception, NaN, no memory", one(mishaps.ways_to_die)),
         "signals": Family("SIGTERM, SIGHUP, Ctrl-C once and twice", mishaps.signals, 4, 4, 4),
         "twice": Family("the same command twice at once", lambda count, seed: mishaps.twice_at_once(count), 2, 2, 2),

@@ -126,6 +126,18 @@ def hung_workers(count: int, seed: int = 0) -> Found:
     return count, failures
 
 
+def hung_between_trials() -> Found:
+    """Have a worker hang as it imports the training loop, and as it leaves a trial for the next one."""
+    failures: list[str] = []
+    options = ("--epochs", "2", "--scheduler", "none", "--timeout", "6", "--loop", "hanging_loop:hanging")
+    with Case(6, *options) as case, noting(failures, "hangs between trials"):
+        case.finish()
+        case.num_kills = 2
+        case.check()
+        _check_retries(case)
+    return 2, failures
+
+
 def kill_worker(case: Case, chosen: random.Random, number: signal.Signals) -> bool:
     """Send a signal to one worker, unless a trial might have died too often; wait until the ledger has a retry."""
     before = _retries(case)

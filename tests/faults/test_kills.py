@@ -66,6 +66,7 @@ def test_workers_killed_one_after_the_other():
 
 FAMILIES = {
     "hung": lambda: kills.hung_workers(1),
+    "hung-between": kills.hung_between_trials,
     "ways": mishaps.ways_to_die,
     "signals": lambda: mishaps.signals(1),
     "twice": lambda: mishaps.twice_at_once(1),
