@@ -151,6 +151,16 @@ def test_an_epoch_shows_each_image_once(count, batch_size, sizes):
     assert torch.cat([targets for _, targets in feed.in_order(most_pixels=64 * 33)]).tolist() == targets.tolist()
 
 
+def test_two_splits_share_the_images_that_are_on_the_device():
+    dataset = digits(num_train=100)
+    feed = Feed(make_config(), dataset, dataset.train, CPU)
+    beside = Feed(make_config(), dataset, dataset.val, CPU, beside=feed)
+    assert beside.inputs is feed.inputs and beside.targets is feed.targets
+    assert torch.cat([targets for _, targets in beside.in_order()]).tolist() == dataset.val.targets.tolist()
+    other = digits(num_train=50)
+    assert Feed(make_config(), other, other.val, CPU, beside=feed).inputs is not feed.inputs
+
+
 def test_the_learning_rate_follows_its_schedule_step_by_step():
     dataset = digits(num_train=100)
     config = make_config(lr=0.1, lr_schedule="cosine", batch_size=25)

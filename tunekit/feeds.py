@@ -31,28 +31,32 @@ class Feed:
         device: where the batches are to be.
         features: float32 (V, N, ...), what a frozen backbone makes of the split's images, to be given in their place;
             V is 2 where the second are of the images mirrored, which training draws among.
+        beside: a feed of another split of the dataset: the images that it has on the device are there for both.
     """
 
     def __init__(
         self, config: dict[str, Any], dataset: Dataset, split: Split, device: torch.device,
-        features: torch.Tensor | None = None,
+        features: torch.Tensor | None = None, beside: "Feed | None" = None,
     ) -> None:  # fmt: skip
         self.prepare = Preprocessing(config, dataset, device) if features is None else None
         self.memory_format = memory_format_of(config)
         self.batch_size, self.micro_batches = config["batch_size"], config["micro_batches"]
         self.weights = balancing_weights(split.targets, dataset.task) if config["oversample"] else None
         self.task, self.device, self.num_images = dataset.task, device, len(split)
+        self.pool = split.all_images if features is None else None
         if features is None:
-            self.inputs, self.targets = torch.from_numpy(split.all_images), torch.from_numpy(split.all_targets)
-            self.rows = torch.from_numpy(split.rows)
             pool = split.all_images
+            self.inputs, self.targets = torch.from_numpy(pool), torch.from_numpy(split.all_targets)
+            if beside is not None and beside.pool is pool:
+                self.inputs, self.targets = beside.inputs, beside.targets
+            self.rows = torch.from_numpy(split.rows)
             self.file = (pool.filename, pool.offset) if isinstance(pool, np.memmap) and pool.filename else None
         else:
             self.inputs, self.targets = features, torch.from_numpy(split.targets)
             self.rows = torch.arange(self.num_images)
         if device.type == "cuda" and self.inputs.nbytes < GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
             self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
-            self.rows = self.rows.to(device)
+        self.rows = self.rows.to(self.inputs.device)
         large = features is None and self.weights is None and self.inputs.device.type == "cpu"
         large = large and self.inputs.nbytes > MEMORY_SHARE * usable_memory()
         window = min(WINDOW_BYTES, WINDOW_SHARE * usable_memory())

@@ -47,7 +47,7 @@ def train(config: Config, dataset: Dataset, state: State | None = None) -> Itera
     frozen = frozen_features(model, config, dataset, device)
     network = frozen.head if frozen else model
     feed = Feed(config, dataset, dataset.train, device, frozen and frozen.train)
-    val_feed = Feed(config, dataset, dataset.val, device, frozen and frozen.val)
+    val_feed = Feed(config, dataset, dataset.val, device, frozen and frozen.val, beside=feed)
     for epoch in range(state["epoch"] + 1 if state else 1, config["max_epochs"] + 1):
         began = time.perf_counter()
         seed_epoch(config["seed"], epoch)
