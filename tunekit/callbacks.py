@@ -94,6 +94,8 @@ class RayCallback(Callback):
             if now - self.last_sign[trial] > most_s:
                 self.last_sign[trial] = now
                 self.hung[trial] = f"its worker gave no sign of life for {most_s:g} s and was killed"
+                where = self.workers.get(worker, {"node_id": ""})  # it may not have begun with this trial
+                self.recorder.node_ids.setdefault(trial.config["trial"], where["node_id"])
                 ray.kill(worker)
 
     def __getstate__(self) -> dict[str, Any]:

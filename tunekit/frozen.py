@@ -86,8 +86,10 @@ def _compute(
 ) -> None:
     """Run the frozen part over train and val."""
     model.eval()
+    feed = None
     for part in PARTS:
-        feed, at, stored = Feed(config, dataset, getattr(dataset, part), device), 0, None
+        feed = Feed(config, dataset, getattr(dataset, part), device, beside=feed)
+        at, stored = 0, None
         for images, _ in feed.in_order():
             views = [images, images.flip(3)][: 1 + _mirrors(part, config)]
             seen = [_input_of(head, model, view, config) for view in views]

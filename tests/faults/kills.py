@@ -134,7 +134,8 @@ def hung_between_trials() -> Found:
         case.finish()
         case.num_kills = 2
         case.check()
-        _check_retries(case)
+        silent = sorted(reason for reason in _check_retries(case) if "no sign of life" in reason)
+        assert [reason.split(" for ")[1] for reason in silent] == ["120 s and was killed", "6 s and was killed"], silent
     return 2, failures
 
 
@@ -167,10 +168,11 @@ def _retries(case: Case) -> dict[int, int]:
     return {number: trial.num_retries for number, trial in trials.items() if trial.state not in ENDED}
 
 
-def _check_retries(case: Case) -> None:
+def _check_retries(case: Case) -> list[str]:
     ledger = Ledger(case.folder)
     retries = [event.data["reason"] for event in ledger.events() if event.kind == "retry"]
     ledger.close()
     few = case.num_kills // 2  # a worker may have died between two trials
     assert few <= len(retries) <= case.num_kills, f"{case.num_kills} workers killed, {len(retries)} retries: {retries}"
     assert all(retries), "a retry without a reason"
+    return retries
