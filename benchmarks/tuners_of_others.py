@@ -147,7 +147,7 @@ class RayPeer(Repeating):
 class SyneTunePeer(Repeating):
     """One of Syne Tune's asynchronous schedulers, called as its Tuner calls them, without its backend.
 
-    It is no dependency: pip install syne-tune huggingface_hub.
+    It is no dependency: pip install syne-tune huggingface_hub; ASHACQR wants xgboost and statsmodels too.
 
     Args:
         curves, seed, free_repeats, max_trials: as for the others.
