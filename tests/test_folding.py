@@ -86,10 +86,62 @@ def test_outputs_are_the_same_and_the_model_is_as_it_was(name):
     assert torch.equal(model(images), before)
 
 
-def test_a_model_in_training_is_left_alone():
-    model = nn.Sequential(*pair())
+def with_a_hook():
+    pool = nn.MaxPool2d(2)
+    pool.register_forward_hook(lambda layer, inputs, output: output + 1)
+    return pool
+
+
+POOLS = {
+    "2 x 2": (nn.MaxPool2d(2), True),
+    "in pairs": (nn.MaxPool2d((2, 2), (2, 2), (0, 0), (1, 1)), True),
+    "overlapping": (nn.MaxPool2d(2, stride=1), False),
+    "not square": (nn.MaxPool2d((2, 1)), False),
+    "in 1 x 2": (nn.MaxPool2d(2, stride=(1, 2)), False),
+    "padded": (nn.MaxPool2d(2, padding=1), False),
+    "spread": (nn.MaxPool2d(2, dilation=2), False),
+    "rounded up": (nn.MaxPool2d(2, ceil_mode=True), False),
+    "with a hook": (with_a_hook(), False),
+    "average": (nn.AvgPool2d(2), True),
+    "average of three": (nn.AvgPool2d(3), False),
+    "sum": (nn.AvgPool2d(2, divisor_override=1), False),
+    "average, padded": (nn.AvgPool2d(2, padding=1), False),
+    "average, rounded up": (nn.AvgPool2d(2, ceil_mode=True), False),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("shape", [(5, 3, 8, 6), (2, 1, 7, 9), (1, 4, 3, 5), (3, 8, 6)])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_pooling_gives_the_same(name, shape, layout, precision):
+    torch.manual_seed(0)
+    pool, is_replaced = POOLS[name]
+    model = nn.Sequential(pool).eval()
+    images = torch.randn(shape).to(precision)
+    images[0, 0, 0], images[-1, -1, 1] = float("-inf"), float("nan")
+    images = images.contiguous(memory_format=layout) if len(shape) == 4 else images
+    before = model(images)
     with folded(model):
-        assert isinstance(model[1], nn.BatchNorm2d)
+        assert (model[0] is not pool) == is_replaced
+        outputs = model(images)
+    assert model[0] is pool
+    torch.testing.assert_close(
+        outputs, before, atol=1e-6 if isinstance(pool, nn.AvgPool2d) else 0, rtol=0, equal_nan=True
+    )
+    assert outputs.stride() == before.stride()
+
+
+def test_images_too_small_to_pool_are_refused_as_ever():
+    model = nn.Sequential(nn.MaxPool2d(2)).eval()
+    with folded(model), pytest.raises(RuntimeError, match="too small"):
+        model(torch.zeros(1, 3, 1, 4).contiguous(memory_format=torch.channels_last))
+
+
+def test_a_model_in_training_is_left_alone():
+    model = nn.Sequential(*pair(), nn.MaxPool2d(2))
+    with folded(model):
+        assert [type(layer) for layer in model] == [nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d]
 
 
 def test_the_model_is_as_it_was_after_an_error():
