@@ -40,7 +40,7 @@ class Work:
         device: cpu or cuda.
         gpus: of each trial of tunekit; "auto" is what fits, and none where there are none.
         keep_memory: whether those with every trick keep the memory that a step frees, take denormal numbers for
-            zero, and validate with batch norm folded into convolutions, as tunekit does.
+            zero, and validate with batch norm folded into convolutions and faster pooling, as tunekit does.
     """
 
     data: str
