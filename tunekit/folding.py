@@ -92,7 +92,11 @@ def _halves(layer: Any) -> bool:
 
 
 class _Halving(nn.Module):
-    """Pooling of 2 x 2 as operations on whole arrays: on a CPU two to ten times as fast."""
+    """Pooling of 2 x 2 as operations on whole arrays.
+
+    On a CPU, for images of 28 px, twice as fast, and ten times where channels are not last. Large maps of float32 may
+    take longer (128 channels of 112 px: 7 ms for 4), a hundredth of the convolution before them.
+    """
 
     def __init__(self, pool: nn.Module) -> None:
         super().__init__()
