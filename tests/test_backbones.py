@@ -111,6 +111,25 @@ def test_pooling_before_relu_changes_no_bit(name):
     )
 
 
+@pytest.mark.parametrize("name", ["cnn", "cnn_small", "lenet"])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_gradients_come_back_in_the_layout_of_the_images_and_are_those_of_torchs_flatten(name, layout):
+    torch.manual_seed(0)
+    model = build_model(make_config(name, dropout=0.0), make_dataset(32, 3)).to(memory_format=layout)
+    usual = copy.deepcopy(model)
+    usual.backbone[-1] = nn.Flatten()
+    images = torch.randn(16, 3, 32, 32).contiguous(memory_format=layout)
+    layouts = []
+    for each in (model, usual):
+        each.backbone[-2].register_full_backward_hook(
+            lambda layer, inputs, outputs: layouts.append(outputs[0].is_contiguous(memory_format=layout))
+        )
+        each(images).square().sum().backward()
+    assert layouts == [True, layout == torch.contiguous_format]
+    for one, other in zip(model.parameters(), usual.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+
+
 def test_resnet18_gets_a_new_head_and_one_channel():
     model = build_model(make_config("resnet18"), make_dataset(32))
     assert sum(value.numel() for value in model.parameters()) == 11_689_512 - 513_000 + 5_130 - 2 * 64 * 49

@@ -49,6 +49,8 @@ import sys
 from ray._raylet import GcsClient
 GcsClient(address=sys.argv[1]).get_all_node_info(timeout=5)
 """
+# Ray looks for the object store that it has begun ten times, a second apart; in one start of nine it looks too soon.
+SOON_AGAIN = {"RAY_raylet_client_connect_timeout_milliseconds": "20", "RAY_raylet_client_num_connect_attempts": "500"}
 OBJECT_STORE_BYTES = 100 * 2**20  # data goes through memory maps, not through Ray
 
 
@@ -107,7 +109,8 @@ def _start(num_cpus: int | None, scratch: Path) -> None:
     spread, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     usual, node.Node = node.Node, SmallNode  # type: ignore[misc]
     try:  # where trials share GPUs, few of the workers are needed
-        with _environment({"RAY_preload_python_modules": None if torch.cuda.is_available() else "tunekit.preload"}):
+        preloaded = None if torch.cuda.is_available() else "tunekit.preload"
+        with _environment({"RAY_preload_python_modules": preloaded, **SOON_AGAIN}):
             ray.init(
                 address="local",
                 num_cpus=num_cpus,

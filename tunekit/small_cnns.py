@@ -9,9 +9,24 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from tunekit.heads import output_layer
+
+
+class Flatten(nn.Flatten):
+    """nn.Flatten that gives its gradient back in channels_last where its input was.
+
+    PyTorch's comes back contiguous, with which the layers before take longer: a hundredth of a step of `cnn`, a
+    thirtieth of one of `lenet`.
+    """
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images (N, C, H, W) as (N, C * H * W)."""
+        if images.requires_grad and images.is_contiguous(memory_format=torch.channels_last):
+            images.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+        return super().forward(images)
 
 
 def mlp(config: dict[str, Any], dataset: Any) -> nn.Module:
@@ -44,7 +59,7 @@ def lenet(config: dict[str, Any], dataset: Any) -> nn.Module:
     """
     backbone = nn.Sequential(
         nn.Conv2d(dataset.num_channels, 6, 5, padding=2), nn.Sigmoid(), nn.AvgPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.Sigmoid(), nn.AvgPool2d(2), nn.Flatten(),
+        nn.Conv2d(6, 16, 5), nn.Sigmoid(), nn.AvgPool2d(2), Flatten(),
     )  # fmt: skip
     sides = [((side // 2) - 4) // 2 for side in dataset.image_shape[1:]]
     model = _join(
@@ -90,7 +105,7 @@ def _two_convolutions(channels: tuple[int, int], norm: bool, config: dict[str, A
         layers += [nn.MaxPool2d(2), nn.ReLU()]  # the same as the other way round, with a quarter of the work
         num_in = num_out
     height, width = (side // 4 for side in dataset.image_shape[1:])
-    backbone = nn.Sequential(*layers, nn.Flatten())
+    backbone = nn.Sequential(*layers, Flatten())
     hidden = nn.Linear(_size([num_in, height, width]), 512)
     return _join(backbone, hidden, nn.ReLU(), _dropout(config, 0.0), output_layer(512, dataset))
 
