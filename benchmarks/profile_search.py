@@ -21,8 +21,7 @@ SCRIPT = Path(__file__).name
 INNER = {  # an operator belongs to the innermost of these that it runs in; else to the network
     "#feed": "batches: picked out, scaled, laid out",
     "#metrics": "metrics",
-    "Optimizer.step": "the optimizer",
-    "Optimizer.zero_grad": "the optimizer",
+    "#optimizer": "the optimizer",
 }
 KINDS = {  # of operators of the network, by what is in their names; the first that fits
     "convolution": ("conv",),
@@ -58,6 +57,8 @@ def operators(work: Work) -> dict[str, Any]:
     plain_s = next(epochs)[0]["epoch_s"]
     feeds.Feed._batch = marked(feeds.Feed._batch, "#feed")
     training.measure = marked(training.measure, "#metrics")
+    step_of = training.plain_step
+    training.plain_step = lambda optimizer: marked(step_of(optimizer), "#optimizer")
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         epoch_s = next(epochs)[0]["epoch_s"]
     kinds: Counter[str] = Counter()

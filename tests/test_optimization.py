@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tunekit.config import DEFAULTS
-from tunekit.optimization import build_optimizer, learning_rate, lr_schedules, optimizers
+from tunekit.optimization import build_optimizer, learning_rate, lr_schedules, optimizers, plain_step
 
 
 def rates(epochs_done, **config):
@@ -49,6 +49,23 @@ def test_warmup_rises_in_a_line_and_the_schedule_follows_in_what_is_left(schedul
 def test_no_warmup_goes_above_the_learning_rate(warmup):
     warm = rates([step / 100 for step in range(1001)], warmup_epochs=warmup)
     assert max(warm) <= 0.1 and min(warm) > 0
+
+
+@pytest.mark.parametrize("name", list(optimizers))
+def test_a_plain_step_is_the_optimizers_step_to_the_bit_and_builds_no_graph(name):
+    torch.manual_seed(0)
+    config = {**DEFAULTS, "optimizer": name, "lr": 0.05, "momentum": 0.5, "weight_decay": 0.25}
+    models = [torch.nn.Linear(3, 2) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    steps = [plain_step(build_optimizer(models[0], config)), build_optimizer(models[1], config).step]
+    for _ in range(5):
+        images = torch.randn(4, 3)
+        for model, step in zip(models, steps, strict=True):
+            model.zero_grad()
+            model(images).square().sum().backward()
+            step()
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(one, other) and one.grad_fn is None and one.requires_grad
 
 
 @pytest.mark.parametrize("name", list(optimizers))

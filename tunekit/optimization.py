@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,6 +66,15 @@ def inverse_time(progress: float) -> float:
 def build_optimizer(model: torch.nn.Module, config: Config) -> torch.optim.Optimizer:
     """Return the config's optimizer over the parameters of `model` that are trained."""
     return optimizers[config["optimizer"]]([p for p in model.parameters() if p.requires_grad], config)
+
+
+def plain_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
+    """Return an optimizer's step without what PyTorch puts around it for hooks and profilers, of which there are none.
+
+    That takes 0.1 ms each time: a hundredth of a step of `cnn`, a fiftieth of `lenet`'s, a twentieth of `mlp`'s.
+    """
+    step: Any = type(optimizer).step
+    return partial(step.__wrapped__ if getattr(step, "hooked", False) else step, optimizer)
 
 
 def learning_rate(config: Config, epochs_done: float) -> float:
