@@ -57,7 +57,7 @@ METHODS: dict[str, Callable[..., Any]] = {
        for searcher in ("tpe", "gp", "cmaes") for told in ("finished", "nothing")},
     "tunekit forecast": Forecasting,
     "tunekit forecast, no first configs": partial(Forecasting, first=False),
-    "syne tune ASHACQR": partial(SyneTunePeer, name="ASHACQR"),  # half a minute a search: by its name, or with all
+    "syne tune ASHACQR": partial(SyneTunePeer, name="ASHACQR"),  # up to ten minutes a search: by its name, or with all
     **{f"tunekit {searcher} asha that promotes": partial(Promoting, searcher=searcher) for searcher in SEARCHERS},
 }  # fmt: skip
 Key = tuple[str, str, int, int, int]  # table, method, workers, seed, most trials
