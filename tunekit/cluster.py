@@ -49,8 +49,14 @@ import sys
 from ray._raylet import GcsClient
 GcsClient(address=sys.argv[1]).get_all_node_info(timeout=5)
 """
-# Ray looks for the object store that it has begun ten times, a second apart; in one start of nine it looks too soon.
-SOON_AGAIN = {"RAY_raylet_client_connect_timeout_milliseconds": "20", "RAY_raylet_client_num_connect_attempts": "500"}
+# For a Ray of our own.
+QUICK = {
+    # It looks for the object store that it has begun ten times, a second apart; in one start of nine it looks too soon.
+    "RAY_raylet_client_connect_timeout_milliseconds": "20",
+    "RAY_raylet_client_num_connect_attempts": "500",
+    # What tasks did is for a dashboard, which is not there; to send the last of it takes a quarter of a second.
+    "RAY_task_events_report_interval_ms": "0",
+}
 OBJECT_STORE_BYTES = 100 * 2**20  # data goes through memory maps, not through Ray
 
 
@@ -110,7 +116,7 @@ def _start(num_cpus: int | None, scratch: Path) -> None:
     usual, node.Node = node.Node, SmallNode  # type: ignore[misc]
     try:  # where trials share GPUs, few of the workers are needed
         preloaded = None if torch.cuda.is_available() else "tunekit.preload"
-        with _environment({"RAY_preload_python_modules": preloaded, **SOON_AGAIN}):
+        with _environment({"RAY_preload_python_modules": preloaded, **QUICK}):
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
