@@ -293,7 +293,9 @@ def test_ray_lets_in_who_has_the_token(cluster):
     token = str(cluster.folder / "home" / ".tunekit" / "auth_token")
     variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token}
     told = as_stranger(cluster, "reach_in.py", f"ray://{cluster.addresses[0]}:10001", **variables)
-    assert told.startswith("accepted and ran code")
+    assert told.startswith("accepted and ran code"), told
+    [log] = (cluster.folder / "hosts" / "host1" / "ray").glob("session_2*/logs/ray_client_server.err")
+    assert "fork() handlers" not in log.read_text()  # with which gRPC ends a process for one client in 25
 
 
 def test_down_ends_all_that_runs_on_all_hosts(cluster):
