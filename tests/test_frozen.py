@@ -144,7 +144,7 @@ class Odd(nn.Module):
 
 
 def odd(way):
-    return {"backbone": lambda config, dataset: Odd(way)}
+    return pytest.param({"backbone": lambda config, dataset: Odd(way)}, id=way)
 
 
 NOT_KEPT = [odd("scaled"), odd("dropout"), odd("keyword"), odd("weights"), odd("twice"), {"augment": "crop"},

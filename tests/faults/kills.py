@@ -112,17 +112,18 @@ def hung_workers(count: int, seed: int = 0) -> Found:
     chosen, failures = random.Random(seed), []
     for _ in range(count):
         with (
-            Case(3, "--epochs", "3", "--scheduler", "none", "--timeout", "12") as case,
+            Case(3, "--epochs", "20", "--scheduler", "none", "--timeout", "12", "--loop", "counted") as case,
             noting(failures, "hung worker"),
         ):
             process = case.start()
-            case.wait_for_epochs(1, process)
+            while process.poll() is None and len(_begun(case)) < case.at_once:  # who starts has two minutes, not 12 s
+                time.sleep(0.1)
             while process.poll() is None and not kill_worker(case, chosen, signal.SIGSTOP):
                 time.sleep(0.2)
             case.num_kills = 1
             case.finish(process)
             case.check()
-            _check_retries(case)
+            assert _check_retries(case), "nobody was killed"
     return count, failures
 
 
@@ -166,6 +167,12 @@ def _retries(case: Case) -> dict[int, int]:
     trials = ledger.trials()
     ledger.close()
     return {number: trial.num_retries for number, trial in trials.items() if trial.state not in ENDED}
+
+
+def _begun(case: Case) -> set[str]:
+    """Return the pids of the workers that have begun to train."""
+    lines = case.log.read_text().splitlines() if case.log.exists() else []
+    return {line.split()[1] for line in lines if line.startswith("begin ")}
 
 
 def _check_retries(case: Case) -> list[str]:
