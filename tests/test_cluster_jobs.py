@@ -25,7 +25,7 @@ def state_of(name):
 
 
 def wait_for(name, state):
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while state_of(name)["state"] != state:
         assert time.monotonic() < until, state_of(name)
         time.sleep(0.1)

@@ -227,21 +227,25 @@ def test_whoever_lives_through_an_outage_is_not_taken_for_dead(url, server, tmp_
     tunekit.train({"backbone": "mlp"}, "digits", max_epochs=1, name="first", folder=url, verbose=0)
     ended_session(url, closed=False)
     elsewhere(monkeypatch, tmp_path)
-    monkeypatch.setattr("tunekit.session.SILENT_S", 4.0)
+    monkeypatch.setattr("tunekit.session.SILENT_S", 6.0)
+    over = threading.Event()
 
     def lives():
         server.proxy.mode = "refuse"
         server.proxy.cut()
-        time.sleep(6)
+        time.sleep(8)
         server.proxy.mode = "pass"
-        time.sleep(2)
-        ended_session(url, closed=False, renewed="later")
+        while not over.wait(1):
+            ended_session(url, closed=False, renewed=str(time.monotonic()))
 
     thread = threading.Timer(0.5, lives)
     thread.start()
-    with pytest.raises(ExperimentError, match=r"first.* is in use by process 7 on far"):
-        tunekit.resume(joined(url, "first"), verbose=0)
-    thread.join()
+    try:
+        with pytest.raises(ExperimentError, match=r"first.* is in use by process 7 on far"):
+            tunekit.resume(joined(url, "first"), verbose=0)
+    finally:
+        over.set()
+        thread.join()
 
 
 @pytest.mark.long

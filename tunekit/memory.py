@@ -8,6 +8,7 @@ Allocation Tunables (glibc.malloc.hugetlb), which a process reads when it begins
 
 import ctypes
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,13 @@ def large_pages() -> str:
 
 
 def keep_freed() -> None:
-    """Have this process keep what it frees, from now on; does nothing where the C library is not glibc."""
+    """Have this process keep what it frees, from now on.
+
+    Does nothing where the C library is not glibc, or where the address space is limited (`ulimit -v`): once it is full
+    of what is kept, there is no room in it for anything else, such as the code that oneDNN writes for a smaller batch.
+    """
     mallopt = _function("mallopt")
-    if mallopt is not None:
+    if mallopt is not None and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         mallopt(MMAP_THRESHOLD, MOST)
         mallopt(TRIM_THRESHOLD, MOST)
 
