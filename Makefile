@@ -17,8 +17,6 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 DATA ?= ../shared/data
-# Two files at a time, each with a Ray of two cores: half of a test's time is waiting.
-PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .PHONY: demo test test-long docs check faults faults-cluster bench bench-full bench-gpu audit lock
 .DEFAULT_GOAL := test
@@ -27,10 +25,10 @@ demo: .venv
 	@$(BIN)/tunekit run --dataset digits --space digits --num-trials 20 --max-epochs 10 --metric val_loss --confirm 3
 
 test: .venv
-	@$(PYTEST) --durations=10
+	@$(BIN)/python -m pytest -q --durations=10
 
 test-long: .venv
-	@$(PYTEST) -m long --durations=20
+	@$(BIN)/python -m pytest -q -m long --durations=20
 
 docs: .venv
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --clean
